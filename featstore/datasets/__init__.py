@@ -1,0 +1,1 @@
+"""Published annotation files, each read into one AnnotationTable."""

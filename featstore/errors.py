@@ -1,0 +1,100 @@
+"""Every error that featstore raises on purpose, each one line that a user can act on.
+
+::
+
+    FeatstoreError
+    ├── StoreError (ValueError)            not a store, a bad key, a format that is too new
+    │   ├── NotInStoreError (LookupError)  no such dataset, embeddings or annotation ID
+    │   ├── AlreadyInStoreError            a dataset of that name is there
+    │   └── DigestError                    other encoder, other annotations: never mixed
+    ├── AnnotationError (ValueError)       duplicate IDs, an unknown label, a missing column
+    ├── ImageError (OSError)               missing, unreadable, without resolution
+    ├── EncoderError (ValueError)          unknown name, other weights, a value that is not finite
+    └── MissingExtraError (ImportError)    a part of the installation is not there
+"""
+
+import importlib
+
+__all__ = [
+    "AlreadyInStoreError",
+    "AnnotationError",
+    "DigestError",
+    "EncoderError",
+    "FeatstoreError",
+    "ImageError",
+    "MissingExtraError",
+    "NotInStoreError",
+    "StoreError",
+    "require",
+]
+
+
+class FeatstoreError(Exception):
+    """Root of all errors raised here."""
+
+
+class StoreError(FeatstoreError, ValueError):
+    """The store, or what is asked of it, is not as it must be."""
+
+
+class NotInStoreError(StoreError, LookupError):
+    """A dataset, an array or an annotation ID that the store does not hold."""
+
+
+class AlreadyInStoreError(StoreError):
+    """A name that is taken; nothing is overwritten."""
+
+
+class DigestError(StoreError):
+    """Rows of two different encoders or datasets would be mixed."""
+
+
+class AnnotationError(FeatstoreError, ValueError):
+    """An annotation file, or a column of it, cannot be used as it is."""
+
+
+class ImageError(FeatstoreError, OSError):
+    """An image that is missing, unreadable, or says nothing of its resolution."""
+
+
+class EncoderError(FeatstoreError, ValueError):
+    """An encoder that cannot be built, or that gave something unusable."""
+
+
+class MissingExtraError(FeatstoreError, ImportError):
+    """An optional library is asked for and not installed."""
+
+
+def require(module, *, extra, purpose):
+    """Import an optional module, or say which extra brings it.
+
+    Parameters
+    ----------
+    module : str
+        Dotted module name.
+    extra : str
+        Extra of this distribution that installs it.
+    purpose : str
+        What the module is needed for, as the start of a sentence.
+
+    Returns
+    -------
+    module
+
+    Raises
+    ------
+    MissingExtraError
+        If the module cannot be imported.
+
+    Examples
+    --------
+    >>> require("math", extra="extract", purpose="extraction").sqrt(4.0)
+    2.0
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{purpose} needs {module}, which cannot be imported ({error}): "
+            f"pip install 'featstore-probes[{extra}]'"
+        ) from error
