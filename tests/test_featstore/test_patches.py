@@ -1,0 +1,145 @@
+import pickle
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from featstore import AnnotationTable, ImageFolder, Patches
+from featstore.datasets.midog import read_midog
+from featstore.errors import AnnotationError, ImageError
+from featstore.patches import check_against_images
+
+
+def around(image, x, y, *, name="one"):
+    return AnnotationTable(name, [1], ["a"], {"x": [x], "y": [y], "image": [image], "mpp": [0.25]})
+
+
+@pytest.fixture
+def image(region_folder):
+    return tifffile.imread(region_folder.path("001.tiff"))
+
+
+@pytest.mark.parametrize(("x", "first"), [(100.0, 68), (100.5, 69), (99.5, 68), (100.4, 68)])
+def test_a_patch_starts_at_its_centre_less_half_and_a_half_pixel_goes_up(
+    region_folder, image, x, first
+):
+    patch = Patches(around("001.tiff", x, 90), region_folder, 64).read([1])[0]
+    assert np.array_equal(patch, image[58:122, first : first + 64])
+
+
+def test_an_odd_patch_has_the_pixel_of_its_centre_in_the_middle(region_folder, image):
+    patch = Patches(around("001.tiff", 100.5, 90.5), region_folder, 65).read([1])[0]
+    assert np.array_equal(patch[32, 32], image[90, 100])
+
+
+def test_what_lies_outside_the_image_is_white(region_folder, image):
+    patch = Patches(around("001.tiff", 10, 20), region_folder, 64).read([1])[0]
+    assert (patch[:, :22] == 255).all()
+    assert np.array_equal(patch[12:, 22:], image[:52, :42])
+
+
+@pytest.mark.parametrize("mpp", [0.5, 0.4, 0.2])
+def test_another_resolution_is_resampled_as_pillow_does_on_the_whole_image(
+    region_folder, image, mpp
+):
+    half = 50 * mpp / 0.25 / 2
+    patch = Patches(around("001.tiff", 140.5, 128), region_folder, 50, mpp).read([1])[0]
+    box = (140.5 - half, 128 - half, 140.5 + half, 128 + half)
+    expected = Image.fromarray(image).resize((50, 50), Image.Resampling.BICUBIC, box=box)
+    assert np.abs(patch.astype(int) - np.asarray(expected)).max() <= 1
+
+
+def test_a_resolution_within_one_per_cent_is_not_resampled(region_folder):
+    table = around("001.tiff", 140, 128)
+    near = table.with_columns(mpp=[0.2521])
+    exact = Patches(table, region_folder, 64).read([1])
+    assert np.array_equal(Patches(near, region_folder, 64).read([1]), exact)
+
+
+def test_whole_patch_files_are_resized_to_the_size_asked(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "p.png")
+    table = AnnotationTable("lab", ["p"], ["a"], {"image": ["p.png"], "mpp": [np.nan]})
+    folder = ImageFolder(str(tmp_path), whole=True)
+    as_is = Patches(table, folder, 128, mpp=None).read(["p"])[0]
+    resized = Patches(table, folder, 224, mpp=None).read(["p"])[0]
+    assert np.array_equal(as_is, pixels)
+    expected = Image.fromarray(pixels).resize((224, 224), Image.Resampling.BICUBIC)
+    assert np.array_equal(resized, np.asarray(expected))
+
+
+def test_patch_files_of_known_resolution_are_cut_around_their_middle(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "p.png")
+    table = AnnotationTable("lab", ["p"], ["a"], {"image": ["p.png"], "mpp": [0.25]})
+    patch = Patches(table, ImageFolder(str(tmp_path), whole=True), 64, mpp=0.25).read(["p"])[0]
+    assert np.array_equal(patch, pixels[32:96, 32:96])
+
+
+def test_patches_come_in_the_order_asked_and_may_repeat(write_midog):
+    home = write_midog()
+    folder = ImageFolder(str(home / "images"))
+    cells = check_against_images(read_midog(home / "MIDOG.json", name="m"), folder)
+    patches = Patches(cells, folder, 32)
+    both = patches.read([2003, 1001, 2003])
+    assert np.array_equal(both[0], both[2])
+    assert np.array_equal(both[1], patches.read([1001])[0])
+
+
+def test_patches_travel_to_a_worker_process_without_their_open_files(region_folder):
+    patches = Patches(around("001.tiff", 100, 90), region_folder, 64)
+    first = patches.read([1])
+    assert np.array_equal(pickle.loads(pickle.dumps(patches)).read([1]), first)
+
+
+def test_checking_adds_the_resolution_of_each_annotations_image(write_midog):
+    home = write_midog(resolution=(20_000, 20_000))
+    cells = read_midog(home / "MIDOG.json", name="m")
+    folder = ImageFolder(str(home / "images"))
+    assert set(check_against_images(cells, folder).column("mpp")) == {0.5}
+    assert set(check_against_images(cells, folder, mpp=0.23).column("mpp")) == {0.23}
+
+
+def test_a_tiff_without_resolution_needs_an_mpp(write_midog):
+    home = write_midog(tags=False)
+    cells = read_midog(home / "MIDOG.json", name="m")
+    folder = ImageFolder(str(home / "images"))
+    with pytest.raises(ImageError, match=r"001.tiff has no resolution tags; give .* --mpp"):
+        check_against_images(cells, folder)
+
+
+def move_one_outside(content):
+    content["annotations"][1]["bbox"] = [-45, 100, 5, 150]
+
+
+def test_an_annotation_outside_its_image_is_refused_dropped_or_kept_as_asked(write_midog):
+    home = write_midog(edit=move_one_outside)
+    cells = read_midog(home / "MIDOG.json", name="m")
+    folder = ImageFolder(str(home / "images"))
+    with pytest.raises(
+        AnnotationError,
+        match=r"1 of 8 annotations lie outside .* ID 1001 at "
+        r"\(-20, 125\) in 001.tiff, 300 x 260 px",
+    ):
+        check_against_images(cells, folder)
+    assert 1001 not in check_against_images(cells, folder, outside="drop").ids
+    kept = check_against_images(cells, folder, outside="keep")
+    assert (Patches(kept, folder, 32).read([1001]) == 255).all()
+
+
+def test_a_missing_image_is_named(write_midog):
+    home = write_midog()
+    (home / "images" / "002.tiff").unlink()
+    with pytest.raises(ImageError, match=r"002.tiff is missing"):
+        check_against_images(
+            read_midog(home / "MIDOG.json", name="m"), ImageFolder(str(home / "images"))
+        )
+
+
+def test_a_resolution_cannot_be_asked_of_patches_that_have_none(tmp_path):
+    table = AnnotationTable("lab", ["p"], ["a"], {"image": ["p.png"], "mpp": [np.nan]})
+    with pytest.raises(AnnotationError, match="resolution of 'lab' is unknown"):
+        Patches(table, ImageFolder(str(tmp_path), whole=True), 64, mpp=0.25)
+    with pytest.raises(AnnotationError, match="cut from larger images"):
+        Patches(table, ImageFolder(str(tmp_path)), 64, mpp=None)
