@@ -1,0 +1,1 @@
+"""Encoders: what each is (spec, registry), how it is built (build) and pooled (pooling)."""

@@ -1,0 +1,154 @@
+"""Patches through an encoder into a store: batched, ahead of the encoder, and resumable.
+
+Worker processes cut patches while the encoder runs. Batches never cross a chunk; a chunk is
+written as soon as its last batch is done, in order, so that an interrupted run has lost at most
+the chunk at work.
+"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from featstore.errors import EncoderError, require
+from featstore.store.writer import EmbeddingWriter
+
+torch = require("torch", extra="extract", purpose="extraction")
+tqdm = require("tqdm", extra="extract", purpose="extraction").tqdm
+
+__all__ = ["Extraction", "extract"]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What a run of :func:`extract` did.
+
+    Parameters
+    ----------
+    model, dataset : str
+        Names in the store.
+    rows_before : int
+        Embeddings that were there already.
+    rows_new : int
+        Embeddings made now.
+    wall_s : float
+        Seconds from the first batch asked for to the last chunk written.
+    """
+
+    model: str
+    dataset: str
+    rows_before: int
+    rows_new: int
+    wall_s: float
+
+    @property
+    def patches_per_s(self):
+        """Patches per second of this run."""
+        return self.rows_new / self.wall_s if self.wall_s else 0.0
+
+
+def extract(
+    path, dataset, encoder, patches, *, batch_size=64, workers=0, progress=False, on_start=None
+):
+    """Embed all annotations of a dataset that are not embedded yet.
+
+    Parameters
+    ----------
+    path : path-like
+        A local store.
+    dataset : str
+        Name of the dataset.
+    encoder : featstore.encoders.build.Encoder
+        What to embed with; on its device.
+    patches : Patches
+        Pixels by annotation ID, at the encoder's input size and um/px.
+    batch_size : int
+        Patches in one forward pass.
+    workers : int
+        Processes that cut patches; 0 cuts them in this one.
+    progress : bool
+        Draw a bar with patches/s on stderr.
+    on_start : callable, optional
+        Called with (rows there already, rows of the dataset) before the first batch.
+
+    Returns
+    -------
+    Extraction
+
+    Raises
+    ------
+    DigestError
+        If the store has embeddings of that name by another encoder.
+    EncoderError
+        If patches and encoder do not fit, or an embedding is not finite.
+    """
+    _check_fit(patches, encoder)
+    writer = EmbeddingWriter(
+        path,
+        dataset,
+        encoder.spec,
+        parts=encoder.parts,
+        run={"device": str(encoder.device), "batch_size": batch_size},
+    )
+    chunks = writer.pending()
+    rows_new, rows = sum(len(chunk.ids) for chunk in chunks), len(writer.annotations)
+    if on_start is not None:
+        on_start(rows - rows_new, rows)
+    started_s = time.perf_counter()
+    with tqdm(total=rows, initial=rows - rows_new, unit="patch", disable=not progress) as bar:
+        batches = _embedded_batches(encoder, patches, chunks, batch_size, workers)
+        for chunk in chunks:
+            writer.write(chunk, _collect(batches, len(chunk.ids), bar))
+    wall_s = time.perf_counter() - started_s
+    return Extraction(encoder.spec.key, dataset, rows - rows_new, rows_new, wall_s)
+
+
+def _check_fit(patches, encoder):
+    spec = encoder.spec
+    if (patches.patch_px, patches.mpp) != (spec.input_px, spec.mpp):
+        raise EncoderError(
+            f"{spec.key!r} takes {spec.input_px} px at {spec.mpp} um/px and the patches are "
+            f"{patches.patch_px} px at {patches.mpp} um/px; cut them as its specification says"
+        )
+
+
+class _Batches(torch.utils.data.Dataset):
+    """Whole batches as items, so that a worker cuts neighbouring patches together."""
+
+    def __init__(self, patches, batches_of_ids):
+        self.patches = patches
+        self.batches_of_ids = batches_of_ids
+
+    def __len__(self):
+        return len(self.batches_of_ids)
+
+    def __getitem__(self, number):
+        return torch.from_numpy(self.patches.read(self.batches_of_ids[number]))
+
+
+def _embedded_batches(encoder, patches, chunks, batch_size, workers):
+    """Yield embeddings batch by batch, in the order of the chunks."""
+    batches_of_ids = [
+        chunk.ids[start : start + batch_size]
+        for chunk in chunks
+        for start in range(0, len(chunk.ids), batch_size)
+    ]
+    loader = torch.utils.data.DataLoader(
+        _Batches(patches, batches_of_ids),
+        batch_size=None,
+        num_workers=min(workers, len(batches_of_ids)),
+        pin_memory=encoder.device.type == "cuda",
+    )
+    for batch in loader:
+        yield encoder.embed(batch).cpu().numpy()
+
+
+def _collect(batches, n_rows, bar):
+    """Gather the batches of one chunk; shape (n_rows, dim)."""
+    gathered, there = [], 0
+    while there < n_rows:
+        embeddings = next(batches)
+        gathered.append(embeddings)
+        there += len(embeddings)
+        bar.update(len(embeddings))
+    return np.concatenate(gathered)

@@ -1,0 +1,110 @@
+"""The annotation table on disk: one array per column, text in a form every Zarr library opens.
+
+Text is either integer codes with their categories in the attributes (few values), or UTF-8 bytes
+padded with zeros to a common width, uint8 (n, width). Zarr's own variable-length strings are read
+by few libraries.
+"""
+
+import numpy as np
+
+from featstore.annotations import AnnotationTable
+from featstore.errors import StoreError
+from featstore.store.layout import new_array
+
+__all__ = ["read_table", "write_table"]
+
+MOST_CATEGORIES = 1_024
+
+
+def write_table(group, annotations):
+    """Write all columns of a table into an empty group."""
+    columns = {"id": annotations.ids, "label": annotations.labels, **annotations.columns}
+    for name, values in columns.items():
+        _write_column(group, name, values)
+    group.attrs["rows"] = len(annotations)
+    group.attrs["columns"] = list(columns)
+    group.attrs["digest"] = annotations.digest
+
+
+def read_table(group, name):
+    """Read a table that :func:`write_table` wrote.
+
+    Raises
+    ------
+    StoreError
+        If the group is damaged.
+    """
+    try:
+        columns = {column: _read_column(group[column]) for column in group.attrs["columns"]}
+        ids, labels = columns.pop("id"), columns.pop("label")
+        digest = group.attrs["digest"]
+    except (KeyError, ValueError, IndexError) as error:
+        raise StoreError(f"annotations {name!r} are damaged: {error}") from error
+    table = AnnotationTable(name, ids, labels, columns)
+    if table.digest != digest:
+        raise StoreError(
+            f"annotations {name!r} are damaged: their IDs and labels are not those "
+            "that were written"
+        )
+    return table
+
+
+def _write_column(group, name, values):
+    if values.dtype.kind != "U":
+        _fill(group, name, values)
+        return
+    categories, codes = np.unique(values, return_inverse=True)
+    if name != "id" and len(categories) <= min(MOST_CATEGORIES, max(len(values) // 2, 1)):
+        array = _fill(group, name, codes.astype(np.min_scalar_type(len(categories))))
+        array.attrs["categories"] = categories.tolist()
+    else:
+        array = _fill(group, name, _encoded(values))
+        array.attrs["encoding"] = "utf-8"
+
+
+def _fill(group, name, values):
+    """Create an array of one chunk."""
+    dimensions = ("annotation", "byte")[: values.ndim]
+    array = new_array(
+        group,
+        name,
+        shape=values.shape,
+        dtype=values.dtype,
+        chunk_shape=tuple(max(size, 1) for size in values.shape),
+        dimension_names=dimensions,
+    )
+    array[...] = values
+    return array
+
+
+def _read_column(array):
+    values = array[...]
+    if "categories" in array.attrs:
+        return np.array(array.attrs["categories"], dtype=str)[values]
+    return _decoded(values) if array.attrs.get("encoding") == "utf-8" else values
+
+
+def _encoded(texts):
+    """UTF-8 bytes, padded with zeros: uint8 (n, width).
+
+    Examples
+    --------
+    >>> _encoded(np.array(["ab", "c"]))
+    array([[97, 98],
+           [99,  0]], dtype=uint8)
+    """
+    encoded = np.char.encode(texts, "utf-8")
+    width = max(encoded.dtype.itemsize, 1)
+    return np.frombuffer(encoded.astype(f"S{width}").tobytes(), np.uint8).reshape(-1, width)
+
+
+def _decoded(matrix):
+    """Undo :func:`_encoded`.
+
+    Examples
+    --------
+    >>> _decoded(_encoded(np.array(["näher", "c", ""])))
+    array(['näher', 'c', ''], dtype='<U5')
+    """
+    width = matrix.shape[1]
+    return np.char.decode(np.ascontiguousarray(matrix).view(f"S{width}").ravel(), "utf-8")

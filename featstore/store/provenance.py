@@ -1,0 +1,113 @@
+"""Where embeddings came from: specification, dataset, run and versions."""
+
+import importlib.metadata
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from featstore.encoders.spec import EncoderSpec
+
+__all__ = ["Provenance", "versions"]
+
+LIBRARIES = (
+    "featstore-probes",
+    "numpy",
+    "zarr",
+    "torch",
+    "torchvision",
+    "timm",
+    "tifffile",
+    "imagecodecs",
+    "pillow",
+)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Everything needed to make the same embeddings again.
+
+    Parameters
+    ----------
+    encoder : EncoderSpec
+        The full specification.
+    parts : dict of str to (start, stop)
+        Named slices of an embedding.
+    dataset : str
+        Name of the dataset.
+    dataset_digest : str
+        Digest of its annotation table.
+    run : dict
+        Device, batch size and the like: what may move the last digits.
+    versions : dict of str to str
+        Versions of the libraries at work.
+    created : str
+        When the array was begun, UTC, ISO 8601.
+    """
+
+    encoder: EncoderSpec
+    parts: dict
+    dataset: str
+    dataset_digest: str
+    run: dict
+    versions: dict
+    created: str
+
+    @classmethod
+    def now(cls, encoder, parts, annotations, run):
+        """Describe a run that begins now on this machine."""
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(encoder, parts, annotations.name, annotations.digest, run, versions(), created)
+
+    @property
+    def digest(self):
+        """Digest of the encoder's specification."""
+        return self.encoder.digest
+
+    def to_json(self):
+        """Return plain JSON values."""
+        return {
+            "encoder": self.encoder.to_json(),
+            "digest": self.digest,
+            "parts": {name: list(slice_) for name, slice_ in self.parts.items()},
+            "dataset": self.dataset,
+            "dataset_digest": self.dataset_digest,
+            "run": self.run,
+            "versions": self.versions,
+            "created": self.created,
+        }
+
+    @classmethod
+    def from_json(cls, values):
+        """Read what :meth:`to_json` gave.
+
+        Raises
+        ------
+        KeyError, TypeError
+            If a field is missing.
+        """
+        return cls(
+            encoder=EncoderSpec.from_json(values["encoder"]),
+            parts={name: tuple(slice_) for name, slice_ in values["parts"].items()},
+            dataset=values["dataset"],
+            dataset_digest=values["dataset_digest"],
+            run=values["run"],
+            versions=values["versions"],
+            created=values["created"],
+        )
+
+
+def versions():
+    """Versions of Python and of those libraries that are installed.
+
+    Examples
+    --------
+    >>> sorted(versions())[0]
+    'featstore-probes'
+    """
+    found = {"python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
