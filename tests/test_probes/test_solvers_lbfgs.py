@@ -1,0 +1,435 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+from scipy.special import logsumexp
+from sklearn.linear_model import LogisticRegression
+
+from probes.errors import OneClassError, ProbesError
+from probes.solvers import Solution, solve
+
+
+def draw(n=120, dim=8, n_classes=2, seed=0, scale=1.0, signal=1.5):
+    """Rows with a decaying spectrum, and classes that follow one direction of them."""
+    rng = np.random.default_rng(seed)
+    X = scale * rng.standard_normal((n, dim)) / np.sqrt(1 + np.arange(dim)) + 0.3 * scale
+    scores = signal * (X / scale) @ rng.standard_normal((dim, n_classes))
+    codes = np.argmax(scores + rng.gumbel(size=scores.shape), axis=1)
+    codes[:n_classes] = np.arange(n_classes)
+    return X, codes
+
+
+def everything(codes, n_fits=1):
+    return np.ones((len(codes), n_fits))
+
+
+def l2_reference(X, codes, sample_weights, C):
+    model = LogisticRegression(C=C, solver="newton-cholesky", tol=1e-12, max_iter=1000)
+    return model.fit(X, codes, sample_weight=sample_weights)
+
+
+def uni_value(W, b, X, codes, w, C):
+    """The objective of protocol.md as it stands there, softmax also for two classes."""
+    scores = X @ W.T + b
+    entropies = logsumexp(scores, axis=1) - scores[np.arange(len(X)), codes]
+    return w @ entropies / w.sum() + 0.5 * np.sqrt((W**2).sum()) / C
+
+
+def uni_gradient(W, b, X, codes, w, C):
+    scores = X @ W.T + b
+    residuals = np.exp(scores - logsumexp(scores, axis=1, keepdims=True))
+    residuals[np.arange(len(X)), codes] -= 1
+    residuals *= (w / w.sum())[:, None]
+    return residuals.T @ X + 0.5 * W / np.sqrt((W**2).sum()) / C, residuals.sum(axis=0)
+
+
+def uni_reference(X, codes, w, C, n_classes):
+    """Least value that SciPy finds from several starts, on the objective as it stands."""
+    dim = X.shape[1]
+
+    def value_and_gradient(flat):
+        W, b = flat[:-n_classes].reshape(n_classes, dim), flat[-n_classes:]
+        g_W, g_b = uni_gradient(W, b, X, codes, w, C)
+        return uni_value(W, b, X, codes, w, C), np.append(g_W.ravel(), g_b)
+
+    starts = np.random.default_rng(0).standard_normal((3, n_classes * (dim + 1)))
+    options = {"maxiter": 20_000, "maxfun": 20_000, "ftol": 1e-16, "gtol": 1e-11, "maxcor": 30}
+    return min(
+        minimize(value_and_gradient, start, jac=True, method="L-BFGS-B", options=options).fun
+        for start in starts
+    )
+
+
+def softmax_weights(solution, fit=0):
+    """Weights and intercepts with a row per class; half the direction on either side for two."""
+    weights, intercepts = solution.weights[fit], solution.intercepts[fit]
+    if len(weights) > 1:
+        return weights, intercepts
+    return np.vstack([-weights, weights]) / 2, np.append(-intercepts, intercepts) / 2
+
+
+def same(left, right, rtol=1e-5):
+    """Whether two solutions of the same fits are one, within what the tolerance leaves."""
+    np.testing.assert_allclose(left.objective, right.objective, rtol=1e-10)
+    np.testing.assert_allclose(left.weights, right.weights, rtol=rtol, atol=rtol)
+    np.testing.assert_allclose(left.intercepts, right.intercepts, rtol=rtol, atol=rtol)
+    np.testing.assert_array_equal(left.collapsed, right.collapsed)
+
+
+# ---- l2
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+@pytest.mark.parametrize(("n", "dim"), [(150, 6), (40, 100), (90, 70), (60, 1)])
+def test_l2_finds_the_coefficients_of_scikit_learn_for_every_C_and_weighting(n, dim, n_classes):
+    X, codes = draw(n, dim, n_classes)
+    sample_weights = np.random.default_rng(1).uniform(0.2, 3, (n, 3))
+    sample_weights[n // 2 + n_classes :, 1] = 0
+    Cs = np.array([0.01, 1.0, 30.0])
+    ours = solve(X, codes, sample_weights, n_classes=n_classes, objective="l2", C=Cs)
+    assert ours.converged.all()
+    assert ours.gradient_norm.max() < 1e-7
+    assert ours.weights.shape == (3, 1 if n_classes == 2 else n_classes, dim)
+    for fit, C in enumerate(Cs):
+        theirs = l2_reference(X, codes, sample_weights[:, fit], C)
+        np.testing.assert_allclose(ours.weights[fit], theirs.coef_, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            ours.intercepts[fit] - ours.intercepts[fit].mean() * (n_classes > 2),
+            theirs.intercept_ - theirs.intercept_.mean() * (n_classes > 2),
+            rtol=1e-5,
+            atol=1e-6,
+        )
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_l2_objective_and_norm_are_those_of_the_solution(n_classes):
+    X, codes = draw(n_classes=n_classes)
+    w = np.random.default_rng(1).uniform(0.2, 3, len(X))
+    ours = solve(X, codes, w[:, None], n_classes=n_classes, objective="l2", C=0.7)
+    W, b = softmax_weights(ours)
+    scores = X @ W.T + b
+    entropies = logsumexp(scores, axis=1) - scores[np.arange(len(X)), codes]
+    expected = 0.7 * w @ entropies + 0.5 * np.sum(ours.weights**2)
+    assert ours.objective[0] == pytest.approx(expected, rel=1e-12)
+    assert ours.weight_norm[0] == pytest.approx(np.linalg.norm(W), rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+@pytest.mark.parametrize("objective", ["uni", "l2"])
+def test_separable_rows_of_any_scale_end_where_the_penalty_holds_them(objective, scale):
+    X, codes = draw(60, 5)
+    codes = (X[:, 0] > X[:, 0].mean()).astype(int)
+    plain, scaled = (
+        solve(
+            factor * X,
+            codes,
+            everything(codes),
+            n_classes=2,
+            objective=objective,
+            C=1e4 / factor ** (1 if objective == "uni" else 2),
+        )
+        for factor in (1, scale)
+    )
+    assert plain.converged.all()
+    assert scaled.converged.all()
+    assert ((X @ plain.weights[0, 0] + plain.intercepts[0] > 0) == codes).all()
+    np.testing.assert_allclose(scale * scaled.weights, plain.weights, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_a_whole_C_path_converges_on_rows_that_weak_penalties_let_a_probe_separate(n_classes):
+    # Residuals go far below 1e-9 here: taken from 1, they are too coarse to balance the penalty.
+    X, codes = draw(150, 300, n_classes, scale=3000)
+    Cs = np.logspace(-6, 5, 12)
+    ours = solve(X, codes, everything(codes, 12), n_classes=n_classes, objective="l2", C=Cs)
+    assert ours.converged.all()
+    assert (np.diff(ours.weight_norm) > 0).all()
+    assert ours.n_iter.max() < 200
+
+
+# ---- uni
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize(("n", "dim", "C"), [(150, 6, 3.0), (150, 6, 100.0), (30, 50, 5.0)])
+def test_uni_reaches_the_least_value_of_the_objective_as_published(n, dim, C, n_classes):
+    X, codes = draw(n, dim, n_classes)
+    w = np.random.default_rng(1).uniform(0.2, 3, n)
+    ours = solve(X, codes, w[:, None], n_classes=n_classes, C=C)
+    assert ours.converged.all()
+    assert not ours.collapsed.any()
+    assert ours.gradient_norm.max() < 1e-8
+    W, b = softmax_weights(ours)
+    assert ours.objective[0] == pytest.approx(uni_value(W, b, X, codes, w, C), rel=1e-12)
+    assert ours.weight_norm[0] == pytest.approx(np.linalg.norm(W), rel=1e-12)
+    assert max(np.abs(g).max() for g in uni_gradient(W, b, X, codes, w, C)) < 1e-8
+    least = uni_reference(X, codes, w, C, n_classes)
+    assert abs(ours.objective[0] - least) <= 1e-7 * least
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("C", [4.0, 40.0])
+def test_uni_is_the_fixed_point_of_scikit_learn_at_a_C_of_its_own_norm(C, n_classes):
+    X, codes = draw(n_classes=n_classes)
+    ours = solve(X, codes, everything(codes), n_classes=n_classes, C=C)
+    # protocol.md has the 4 of two classes, where norm(W)**2 is half of norm(v)**2; a row per
+    # class lacks that half.
+    factor = 4 if n_classes == 2 else 2
+    theirs = l2_reference(X, codes, None, factor * C * ours.weight_norm[0] / len(X))
+    np.testing.assert_allclose(ours.weights[0], theirs.coef_, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_uni_collapses_exactly_where_the_penalty_outweighs_the_gradient_at_zero(n_classes):
+    X, codes = draw(n_classes=n_classes)
+    frequencies = np.bincount(codes) / len(codes)
+    residuals = frequencies - np.eye(n_classes)[codes]
+    at_zero = np.linalg.norm(residuals.T @ X / len(X))
+    if n_classes == 2:
+        apart = np.linalg.norm(X[codes == 1].mean(axis=0) - X[codes == 0].mean(axis=0))
+        assert at_zero == pytest.approx(np.sqrt(2) * np.prod(frequencies) * apart)
+    threshold = 0.5 / at_zero
+    ours = solve(
+        X,
+        codes,
+        everything(codes, 2),
+        n_classes=n_classes,
+        C=threshold * np.array([0.9999, 1.0001]),
+    )
+    assert ours.collapsed.tolist() == [True, False]
+    assert ours.converged.all()
+    assert ours.weight_norm[0] == 0
+    assert not ours.weights[0].any()
+    assert 0 < ours.weight_norm[1] < 0.01
+    _, intercepts = softmax_weights(ours)
+    np.testing.assert_allclose(np.exp(intercepts) / np.exp(intercepts).sum(), frequencies)
+    assert (ours.n_iter[0], ours.gradient_norm[0]) == (0, 0)
+    assert ours.objective[0] == pytest.approx(-frequencies @ np.log(frequencies))
+
+
+def test_scaling_all_features_changes_a_uni_solution():
+    X, codes = draw()
+    plain, scaled = (
+        solve(factor * X, codes, everything(codes), n_classes=2, C=4.0) for factor in (1, 3)
+    )
+    assert np.abs(plain.weights - 3 * scaled.weights).max() > 0.1
+    tiny = solve(1e-3 * X, codes, everything(codes), n_classes=2, C=4.0)
+    assert tiny.collapsed.all()
+
+
+def published_scheme(X, codes, C, n_classes):
+    """Full-batch torch L-BFGS, strong Wolfe, 1,000 iterations, float32, from zero."""
+    model = torch.nn.Linear(X.shape[1], n_classes)
+    torch.nn.init.zeros_(model.weight)
+    torch.nn.init.zeros_(model.bias)
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=1000, line_search_fn="strong_wolfe")
+    rows, targets = torch.tensor(X, dtype=torch.float32), torch.tensor(codes)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(rows), targets)
+        loss = loss + 0.5 * model.weight.norm() / C
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    W, b = (part.detach().double().numpy() for part in (model.weight, model.bias))
+    return uni_value(W, b, X, codes, np.ones(len(X)), C)
+
+
+@pytest.mark.parametrize(("n", "dim", "n_classes"), [(100, 10, 2), (40, 64, 2), (80, 8, 3)])
+def test_our_objective_is_never_above_that_of_the_published_scheme(n, dim, n_classes):
+    X, codes = draw(n, dim, n_classes)
+    C = 100 * dim * n_classes / 100
+    ours = solve(X, codes, everything(codes), n_classes=n_classes, C=C)
+    assert not ours.collapsed.any()
+    assert ours.objective[0] <= published_scheme(X, codes, C, n_classes) * (1 + 1e-12)
+
+
+# ---- both
+
+
+def draw_awkward(n_classes):
+    """Columns from 1e-3 to 1e3 in size, a constant one among them, and every row twice."""
+    X, codes = draw(200, 10, n_classes)
+    X = X * np.logspace(-3, 3, 10)
+    X[:, 4] = 7.0
+    return np.repeat(X, 2, axis=0), np.repeat(codes, 2)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_l2_is_right_on_unlike_scales_constant_columns_and_repeated_rows(n_classes):
+    X, codes = draw_awkward(n_classes)
+    ours = solve(X, codes, everything(codes), n_classes=n_classes, objective="l2", C=20.0)
+    assert ours.converged.all()
+    spreads = X.std(axis=0)
+    coefficients = l2_reference(X, codes, None, 20.0).coef_
+    np.testing.assert_allclose(ours.weights[0] * spreads, coefficients * spreads, atol=1e-6)
+    np.testing.assert_allclose(ours.weights[..., 4], 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_uni_is_right_on_unlike_scales_constant_columns_and_repeated_rows(n_classes):
+    X, codes = draw_awkward(n_classes)
+    ours = solve(X, codes, everything(codes), n_classes=n_classes, C=20.0)
+    assert ours.converged.all()
+    W, b = softmax_weights(ours)
+    centre = X.mean(axis=0)
+    ones = np.ones(len(X))
+    weights, intercepts = uni_gradient(W, b + W @ centre, X - centre, codes, ones, 20.0)
+    assert np.abs(weights / np.maximum(X.std(axis=0), 1)).max() < 1e-8
+    assert np.abs(intercepts).max() < 1e-8
+    assert W.any()
+
+
+def test_a_class_without_rows_in_a_fit_is_given_no_probability():
+    X, codes = draw(n_classes=3)
+    sample_weights = (codes != 2)[:, None].astype(float)
+    ours = solve(X, codes, sample_weights, n_classes=3, C=40.0)
+    assert ours.converged.all()
+    scores = X[codes != 2] @ ours.weights[0].T + ours.intercepts[0]
+    assert np.exp(scores[:, 2] - logsumexp(scores, axis=1)).max() < 1e-9
+
+
+def test_a_fit_that_runs_out_of_iterations_says_so():
+    X, codes = draw(40, 60)
+    ours = solve(X, codes, everything(codes), n_classes=2, objective="l2", C=1e3, max_iter=2)
+    assert ours.converged.tolist() == [False]
+    assert ours.n_iter.tolist() == [2]
+    assert ours.gradient_norm[0] > 1e-6
+
+
+problems = st.fixed_dictionaries(
+    {
+        "n": st.integers(6, 40),
+        "dim": st.integers(1, 50),
+        "n_classes": st.integers(2, 3),
+        "seed": st.integers(0, 10**6),
+    }
+)
+objectives = st.sampled_from([("uni", 1.0), ("uni", 30.0), ("l2", 0.1), ("l2", 5.0)])
+
+
+def weights_of(codes, n_fits, rng):
+    """Random weights, some of them 0, that leave each fit its first classes."""
+    sample_weights = rng.uniform(0.5, 2, (len(codes), n_fits))
+    sample_weights *= rng.random(sample_weights.shape) < 0.7
+    sample_weights[:3] += 1
+    return sample_weights
+
+
+@settings(max_examples=25, deadline=None)
+@given(problem=problems, how=objectives)
+def test_neither_the_order_of_rows_nor_of_fits_matters(problem, how):
+    X, codes = draw(**problem)
+    rng = np.random.default_rng(problem["seed"])
+    sample_weights = weights_of(codes, 3, rng)
+    common = {"n_classes": problem["n_classes"], "objective": how[0], "C": how[1]}
+    plain = solve(X, codes, sample_weights, **common)
+    assert plain.converged.all()
+    rows, fits = rng.permutation(len(X)), rng.permutation(3)
+    turned = solve(X[rows], codes[rows], sample_weights[np.ix_(rows, fits)], **common)
+    same(turned, take(plain, fits))
+
+
+@settings(max_examples=25, deadline=None)
+@given(problem=problems, how=objectives)
+def test_fits_solved_together_are_those_solved_apart(problem, how):
+    X, codes = draw(**problem)
+    sample_weights = weights_of(codes, 3, np.random.default_rng(problem["seed"]))
+    Cs = how[1] * np.array([0.5, 1, 4])
+    common = {"n_classes": problem["n_classes"], "objective": how[0]}
+    together = solve(X, codes, sample_weights, C=Cs, **common)
+    for fit in range(3):
+        apart = solve(X, codes, sample_weights[:, [fit]], C=Cs[fit], **common)
+        same(apart, take(together, [fit]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(problem=problems, factor=st.floats(1e-3, 1e3))
+def test_scaling_sample_weights_changes_no_uni_solution(problem, factor):
+    X, codes = draw(**problem)
+    sample_weights = weights_of(codes, 2, np.random.default_rng(problem["seed"]))
+    common = {"n_classes": problem["n_classes"], "C": 10.0}
+    plain = solve(X, codes, sample_weights, **common)
+    same(solve(X, codes, factor * sample_weights, **common), plain)
+
+
+def take(solution, fits):
+    parts = {name: getattr(solution, name)[fits] for name in names(Solution)}
+    return Solution(**parts)
+
+
+def names(record):
+    return [field.name for field in dataclasses.fields(record)]
+
+
+def test_float32_rows_are_read_as_they_are_and_left_unchanged():
+    X, codes = draw()
+    rows = X.astype(np.float32)
+    before = rows.copy()
+    ours = solve(rows, codes, everything(codes), n_classes=2, C=4.0)
+    np.testing.assert_array_equal(rows, before)
+    same(ours, solve(rows.astype(float), codes, everything(codes), n_classes=2, C=4.0))
+    assert ours.weights.dtype == np.float64
+
+
+# ---- refusals
+
+
+def test_a_fit_of_one_class_is_refused_by_its_number():
+    X, codes = draw()
+    sample_weights = np.stack([np.ones(len(X)), codes == 1], axis=1).astype(float)
+    with pytest.raises(OneClassError, match="fit 1 has rows of class 1 only, of 2 classes; give"):
+        solve(X, codes, sample_weights, n_classes=2, C=1.0)
+
+
+def altered(array, place, value):
+    array = array.copy()
+    array[place] = value
+    return array
+
+
+X, CODES = draw(20, 3)
+ONES = everything(CODES)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"X": altered(X, (4, 1), np.nan)}, "not finite in 1 of 20 rows, the first is row 4"),
+        ({"X": altered(X, (4, 1), np.inf)}, "not finite in 1 of 20 rows, the first is row 4"),
+        ({"X": X.astype(int)}, "X is int64; give an array of floats"),
+        ({"X": X[:, 0]}, r"X has shape \(20,\)"),
+        ({"X": X[:, :0]}, r"X has shape \(20, 0\)"),
+        ({"codes": CODES[:-1]}, r"codes has shape \(19,\); X has 20 rows"),
+        ({"codes": CODES + 1}, "codes run from 1 to 2; n_classes=2 asks for 0 to 1"),
+        ({"codes": CODES - 1}, "codes run from -1 to 0; n_classes=2 asks for 0 to 1"),
+        ({"codes": CODES * 1.0}, "codes are float64; give integers from 0 to 1"),
+        ({"sample_weights": ONES[:-1]}, r"sample_weights has shape \(19, 1\); X has 20 rows"),
+        ({"sample_weights": ONES[:, 0]}, r"sample_weights has shape \(20,\)"),
+        ({"sample_weights": ONES[:, :0]}, r"sample_weights has shape \(20, 0\)"),
+        ({"sample_weights": altered(ONES, (3, 0), -1)}, "sample_weights reach -1; give"),
+        ({"sample_weights": altered(ONES, (3, 0), np.nan)}, "sample_weights reach nan; give"),
+        ({"sample_weights": 0 * ONES}, "sample_weights of fit 0 are all 0; give"),
+        ({"C": 0.0}, "C=0 is no inverse strength; give a finite C above 0"),
+        ({"C": -1.0}, "C=-1 is no inverse strength; give a finite C above 0"),
+        ({"C": np.nan}, "C=nan is no inverse strength; give a finite C above 0"),
+        ({"C": np.ones(2)}, r"C has shape \(2,\); give one number, or one for each of the 1 fits"),
+        ({"objective": "l1"}, "objective='l1' is unknown; use one of uni, l2"),
+        ({"n_classes": 1}, "n_classes=1 leaves nothing to tell apart; give at least 2"),
+        ({"max_iter": -1}, "max_iter=-1, tol=1e-08 can end no fit; give"),
+        ({"tol": 0.0}, "max_iter=1000, tol=0.0 can end no fit; give"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused_in_one_line(change, message):
+    arguments = {"X": X, "codes": CODES, "sample_weights": ONES, "n_classes": 2, "C": 1.0} | change
+    with pytest.raises(ProbesError, match=message) as caught:
+        solve(
+            arguments.pop("X"), arguments.pop("codes"), arguments.pop("sample_weights"), **arguments
+        )
+    assert "\n" not in str(caught.value)
