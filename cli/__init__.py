@@ -1,0 +1,1 @@
+"""The command ``featstore``: a thin layer over the libraries featstore and probes."""

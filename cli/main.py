@@ -1,0 +1,66 @@
+"""The command group. Verbs are imported when they are called, so that ``--help`` is quick."""
+
+import importlib
+import sys
+import warnings
+
+import click
+
+from featstore.version import __version__
+
+__all__ = ["featstore", "run"]
+
+# verb: (module, line of help); the order is the one in which a user meets them
+VERBS = {
+    "demo": ("demo", "Run all of it on data made here, offline."),
+    "add": ("datasets", "Add annotated cells, and where their images are, to a store."),
+    "list": ("datasets", "List datasets and embeddings in a store."),
+    "show": ("datasets", "Show a dataset, its annotations, or where embeddings came from."),
+    "extract": ("extraction", "Embed the patches of a dataset with an encoder."),
+    "split": ("probing", "Draw train, validation and test annotations into a file."),
+    "probe": ("probing", "Fit and test one linear probe."),
+    "curve": ("probing", "AUROC by size of the training set, for one or more models."),
+    "domains": ("probing", "AUROC by training and test domain."),
+    "train": ("training", "Train a network end to end on the splits that probes use."),
+}
+
+
+class _Verbs(click.Group):
+    """A group that knows its verbs by name and one line, and loads them on call."""
+
+    def list_commands(self, ctx):
+        return list(VERBS)
+
+    def get_command(self, ctx, name):
+        if name not in VERBS:
+            return None
+        module = importlib.import_module(f"featstore_cli.{VERBS[name][0]}")
+        return module.COMMANDS[name]
+
+    def format_commands(self, ctx, formatter):
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if type(error).__module__ in ("featstore.errors", "probes.errors"):
+                raise click.ClickException(str(error)) from error
+            raise
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="featstore")
+def featstore():
+    """Embeddings of annotated cells: extract once, keep, probe at will."""
+
+
+def run():
+    """Run the command line; what the console script calls."""
+    warnings.showwarning = _show_warning
+    featstore(prog_name="featstore")
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None):
+    print(f"Warning: {message}", file=sys.stderr)  # noqa: T201

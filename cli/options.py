@@ -1,0 +1,95 @@
+"""Options that several verbs share."""
+
+import click
+
+__all__ = [
+    "as_sizes",
+    "cutting_options",
+    "dataset_option",
+    "device_option",
+    "format_options",
+    "model_option",
+    "objective_options",
+    "paper_mpp",
+    "plot_option",
+    "quiet_option",
+    "results_option",
+    "splits_option",
+    "store_argument",
+]
+
+# Ganz et al., section 3: 224 px at 0.25 um/px for every encoder.
+PAPER_MPP = 0.25
+
+store_argument = click.argument("store", type=click.Path())
+dataset_option = click.option("--dataset", required=True, help="Name of the dataset in the store.")
+model_option = click.option("--model", required=True, help="Name of the model in the store.")
+plot_option = click.option("--plot", type=click.Path(dir_okay=False), help="Draw into this PNG.")
+
+results_option = click.option(
+    "--results", type=click.Path(dir_okay=False), help="Keep all rows in this CSV."
+)
+quiet_option = click.option("--quiet", is_flag=True, help="No progress bar.")
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps or auto."
+)
+
+
+def splits_option(*, required, help="From 'split'."):
+    """Give a verb --splits, which becomes the argument ``splits_file``."""
+    return click.option("--splits", "splits_file", type=click.Path(), required=required, help=help)
+
+
+def cutting_options(command):
+    """Give a verb --mpp and --images: how, and from where, patches are cut."""
+    command = click.option(
+        "--images", type=click.Path(), help="Folder of the images, where they have moved."
+    )(command)
+    return click.option(
+        "--mpp",
+        type=click.FloatRange(min=0, min_open=True),
+        help=f"Um per pixel of the patches [default: {PAPER_MPP}; patch files are taken whole].",
+    )(command)
+
+
+def paper_mpp(store, dataset):
+    """Um per pixel where none is asked for: the paper's, or None for whole patch files."""
+    folder = store.image_folder(dataset)
+    return None if folder is not None and folder.whole else PAPER_MPP
+
+
+def format_options(command):
+    """Give a verb --csv and --json, which become the argument ``form``."""
+    for form in ("json", "csv"):
+        command = click.option(
+            f"--{form}", "form", flag_value=form, help=f"Print the table as {form.upper()}."
+        )(command)
+    return command
+
+
+def objective_options(command):
+    """Give a verb the two options of a probe's objective."""
+    command = click.option(
+        "--C",
+        "C",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Inverse strength of the penalty [default: dim x classes / 100 for uni, 1 for l2].",
+    )(command)
+    return click.option(
+        "--objective",
+        type=click.Choice(["uni", "l2"]),
+        default="uni",
+        show_default=True,
+        help="Loss of the probe.",
+    )(command)
+
+
+def as_sizes(ctx, param, text):
+    """Parse '0.01,0.1,1' into numbers in (0, 1]."""
+    try:
+        sizes = sorted({float(size) for size in text.split(",")})
+    except ValueError:
+        sizes = [0.0]
+    if not all(0 < size <= 1 for size in sizes):
+        raise click.BadParameter(f"{text!r} is not a list of shares such as 0.01,0.1,1")
+    return sizes

@@ -1,0 +1,97 @@
+"""Tables and plots for people, and CSV or JSON for programs."""
+
+import math
+
+import click
+
+__all__ = ["emit", "save_plot", "save_results"]
+
+
+def emit(frame, form=None, *, rows=None):
+    """Print a table on stdout.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        What a person should see.
+    form : {None, 'csv', 'json'}
+        How to print.
+    rows : DataFrame, optional
+        What a program should get instead, in full.
+    """
+    full = frame if rows is None else rows
+    if form == "csv":
+        click.echo(full.to_csv(index=False), nl=False)
+    elif form == "json":
+        click.echo(full.to_json(orient="records", indent=1))
+    else:
+        click.echo(_as_text(frame))
+
+
+def _as_text(frame):
+    from tabulate import tabulate
+
+    columns = list(frame.columns)
+    cells = [
+        [_cell(value, column) for value, column in zip(row, columns, strict=True)]
+        for row in frame.itertuples(index=False)
+    ]
+    right = [frame[column].dtype.kind in "iuf" for column in frame.columns]
+    headers = [str(column).replace("_", " ") for column in frame.columns]
+    return tabulate(
+        cells,
+        headers=headers,
+        tablefmt="simple",
+        disable_numparse=True,
+        maxheadercolwidths=16,
+        colalign=["right" if numeric else "left" for numeric in right],
+    )
+
+
+def _cell(value, column):
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        if math.isnan(value):
+            return "-"
+        if "auroc" in str(column):
+            return f"{value:.3f}"
+        return f"{value:.0f}" if value.is_integer() and abs(value) > 1 else f"{value:.4g}"
+    return str(value)
+
+
+def save_plot(draw, path, *, width_in, height_in, panels=1):
+    """Draw on the axes of a new figure and write it as PNG.
+
+    Parameters
+    ----------
+    draw : callable
+        Gets the list of axes.
+    path : path-like
+        Where to write.
+    width_in, height_in : float
+        Size of the figure in inches.
+    panels : int
+        Number of axes, side by side.
+    """
+    from featstore.errors import require
+
+    figure_module = require("matplotlib.figure", extra="plot", purpose="plotting")
+    figure = figure_module.Figure(figsize=(width_in, height_in), layout="constrained")
+    draw(list(figure.subplots(1, panels, squeeze=False)[0]))
+    try:
+        figure.savefig(path, dpi=150)
+    except OSError as error:
+        raise click.ClickException(f"cannot write the plot {path}: {error.strerror}") from error
+    click.echo(f"plot: {path}", err=True)
+
+
+def save_results(frame, path):
+    """Write all rows of results to a CSV, where one is asked for."""
+    if not path or frame.empty:
+        return
+    try:
+        frame.to_csv(path, index=False)
+    except OSError as error:
+        raise click.ClickException(f"cannot write {path}: {error.strerror}") from error
+    click.echo(f"results: {path}", err=True)
