@@ -86,9 +86,9 @@ def _say_start(there, rows):
 def _say_interrupted(store, model, dataset):
     import featstore
 
-    info = featstore.open(store).embeddings(model, dataset).info
+    there = {(row.model, row.dataset): row.rows for row in featstore.open(store).list()}
     click.echo(
-        f"\ninterrupted: {info.rows:,} embeddings are in the store; the same command goes on "
+        f"\ninterrupted: {there.get((model, dataset), 0):,} embeddings are in the store; the same command goes on "
         "from there",
         err=True,
     )

@@ -89,8 +89,8 @@ def plot_domain_matrix(frame, ax=None):
             va="center",
             color="white" if value < 0.72 else "black",
         )
-    ax.set_xticks(range(matrix.shape[1]), [_wrapped(name) for name in matrix.columns], fontsize=8)
-    ax.set_yticks(range(matrix.shape[0]), [_wrapped(name) for name in matrix.index], fontsize=8)
+    ax.set_xticks(range(matrix.shape[1]), [_wrapped(name) for name in matrix.columns], fontsize=7.5)
+    ax.set_yticks(range(matrix.shape[0]), [_wrapped(name) for name in matrix.index], fontsize=7.5)
     ax.set_xlabel("tested on")
     ax.set_ylabel("trained on")
     model, dataset = frame["model"].iloc[0], frame["dataset"].iloc[0]

@@ -5,7 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from featstore.datasets.demo import DOMAINS, draw_layout, make_demo
+from featstore.datasets.demo import draw_layout, make_demo
+from featstore.datasets.tissue import DOMAINS
 from featstore.errors import AnnotationError, ImageError
 
 tifffile = pytest.importorskip("tifffile")

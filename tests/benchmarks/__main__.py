@@ -1,0 +1,12 @@
+"""Speed as ratios, both sides in one run: ``make bench``, or name one behind the module."""
+
+import sys
+
+from tests.benchmarks import extraction, solver, start
+
+BENCHMARKS = {"start": start.run, "solver": solver.run, "extraction": extraction.run}
+
+for name in sys.argv[1:] or BENCHMARKS:
+    print(f"\n{name}", flush=True)
+    for line in BENCHMARKS[name]():
+        print(f"  {line}", flush=True)
