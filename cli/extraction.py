@@ -86,10 +86,10 @@ def _say_start(there, rows):
 def _say_interrupted(store, model, dataset):
     import featstore
 
-    there = {(row.model, row.dataset): row.rows for row in featstore.open(store).list()}
+    rows = {(row.model, row.dataset): row.rows for row in featstore.open(store).list()}
+    there = rows.get((model, dataset), 0)
     click.echo(
-        f"\ninterrupted: {there.get((model, dataset), 0):,} embeddings are in the store; the same command goes on "
-        "from there",
+        f"\ninterrupted: {there:,} embeddings are there; the same command goes on with the rest",
         err=True,
     )
 
