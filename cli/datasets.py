@@ -19,7 +19,7 @@ COMMANDS = {}
 @click.option(
     "--images", type=click.Path(), help="Folder of the images [default: with --patches, the CSV's]."
 )
-@click.option("--id", "id_", default="id", show_default=True, help="Column of the CSV.")
+@click.option("--id", default="id", show_default=True, help="Column of the CSV.")
 @click.option("--file", "file", default="file", show_default=True, help="Column of the CSV.")
 @click.option("--label", default="label", show_default=True, help="Column of the CSV.")
 @click.option("--slide", help="Column of the CSV [default: slide, where there is one].")
@@ -36,67 +36,80 @@ COMMANDS = {}
     show_default=True,
     help="What to do with annotations outside their image.",
 )
-def add(
-    store, dataset, annotations, patches, images, id_, file, label, slide, domain, mpp, outside
-):
+@click.option("--extend", is_flag=True, help="Add the rows that a dataset does not have yet.")
+def add(store, dataset, annotations, patches, images, mpp, outside, extend, **columns):
     """Add annotated cells, and where their images are, to STORE under the name DATASET.
 
     Either --annotations, a MIDOG-format JSON with TIFF images, or --patches, a CSV with one cropped
-    patch file per row. The store is made where it is not there yet.
+    patch file per row. The store is made where it is not there yet. With --extend, annotations with
+    new IDs go to the end of a dataset that is there, and those with known IDs must agree with it.
     """
+    from featstore.store.layout import check_key
+
     if (annotations is None) == (patches is None):
         raise click.UsageError("give either --annotations FILE or --patches FILE")
-    if patches is not None:
-        from featstore.datasets.table import read_patch_table
+    check_key("dataset", dataset)
+    table = _read(dataset, annotations, patches, images, columns)
+    folder = _image_folder(images, patches)
+    if folder is not None:
+        from featstore.patches import check_against_images
 
-        table = read_patch_table(
-            patches,
-            name=dataset,
-            images=images,
-            id=id_,
-            file=file,
-            label=label,
-            slide=slide,
-            domain=domain,
-        )
-        images = images or Path(patches).parent
-    else:
-        from featstore.datasets.midog import read_midog
-
-        table = read_midog(annotations, name=dataset)
-    add_table(
-        store,
-        table,
-        read_from=patches or annotations,
-        images=images,
-        whole=patches is not None,
-        mpp=mpp,
-        outside=outside,
-    )
-
-
-def add_table(store, table, *, read_from, images, whole, mpp, outside):
-    """Check a table against its images, then write it; say what was read."""
-    import featstore
-    from featstore.images import ImageFolder
-    from featstore.patches import check_against_images
-    from featstore.store.layout import check_key
-    from featstore.store.writer import add_annotations
-
-    check_key("dataset", table.name)
-    folder = None
-    if images is not None:
-        folder = ImageFolder(str(images), whole=whole)
         table = check_against_images(table, folder, mpp=mpp, outside=outside)
-    if not Path(store).exists():
-        featstore.create(store)
-    source = {
-        "file": Path(read_from).name,
-        "sha256": hashlib.sha256(Path(read_from).read_bytes()).hexdigest(),
-    }
-    add_annotations(store, table, folder=folder, source=source)
-    click.echo(f"added {table.name!r} to {store}: {len(table):,} annotations")
+    write = _extend if extend else _add
+    n_before = write(store, table, folder, _source(patches or annotations))
+    click.echo(f"added {dataset!r} to {store}: {len(table) - n_before:,} annotations")
     emit(_counts(table))
+
+
+def _read(dataset, annotations, patches, images, columns):
+    from featstore.datasets.midog import read_midog
+    from featstore.datasets.table import read_patch_table
+
+    if patches is None:
+        return read_midog(annotations, name=dataset)
+    return read_patch_table(patches, name=dataset, images=images, **columns)
+
+
+def _image_folder(images, patches):
+    from featstore.images import ImageFolder
+
+    if images is None and patches is None:
+        return None
+    return ImageFolder(str(images or Path(patches).parent), whole=patches is not None)
+
+
+def _source(path):
+    """Name and SHA-256 of the file that annotations were read from."""
+    content = Path(path).read_bytes()
+    return {"file": Path(path).name, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _add(store, table, folder, source):
+    """Write a new dataset; return the number of annotations it had before."""
+    import featstore
+    from featstore.store.writer import add_annotations, check_addable
+
+    check_addable(table)
+    if "://" not in str(store) and not (Path(store).exists() and _holds_something(store)):
+        featstore.create(store)
+    add_annotations(store, table, folder=folder, source=source)
+    return 0
+
+
+def _holds_something(store):
+    """Whether a place holds anything: a file does, an empty folder does not."""
+    return not Path(store).is_dir() or any(Path(store).iterdir())
+
+
+def _extend(store, table, folder, source):
+    """Write the new rows of a dataset; return the number of the table's rows it had before."""
+    import featstore
+    from featstore.store.writer import extend_annotations
+
+    there = featstore.open(store).annotations(table.name)
+    longer = there.extended(table)
+    extend_annotations(store, longer, source=source)
+    return len(table) - (len(longer) - len(there))
 
 
 def _counts(table):
@@ -162,13 +175,22 @@ def show(store, dataset, ids, model, form):
     if model is not None:
         _show_provenance(opened.embeddings(model, dataset).provenance, form)
     elif ids:
-        chosen = [int(text) for text in ids] if table.ids.dtype.kind == "i" else list(ids)
+        chosen = [_integer(text) for text in ids] if table.ids.dtype.kind == "i" else list(ids)
         emit(table.take(chosen).to_frame().reset_index(), form)
     else:
         emit(_counts(table), form)
         if form is None:
             click.echo(f"\ncolumns: {', '.join(['id', 'label', *table.columns])}")
             _show_sources(opened, dataset)
+
+
+def _integer(text):
+    try:
+        return int(text)
+    except ValueError as error:
+        raise click.ClickException(
+            f"ID {text!r} is not an integer, as this dataset's are"
+        ) from error
 
 
 def _show_sources(opened, dataset):

@@ -17,7 +17,12 @@ from featstore_cli.options import (
 @click.option("--model", required=True, help="A registered encoder, or timm:NAME.")
 @dataset_option
 @click.option("--weights", type=click.Path(), help="Checkpoint: safetensors, or torch tensors.")
-@click.option("--random-weights", type=int, metavar="SEED", help="Random weights, for comparison.")
+@click.option(
+    "--random-weights",
+    type=click.IntRange(0, 2**63 - 1),
+    metavar="SEED",
+    help="Random weights, for comparison.",
+)
 @click.option(
     "--pooling",
     type=click.Choice(["average", "class", "mean", "class+mean"]),
@@ -41,9 +46,10 @@ from featstore_cli.options import (
     help="Processes that cut patches.",
 )
 @device_option
+@click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
 @quiet_option
 def extract(
-    store, model, dataset, mpp, images, batch_size, workers, device, quiet, **build_options
+    store, model, dataset, mpp, images, batch_size, workers, device, dry_run, quiet, **build_options
 ):
     """Embed every annotation of a dataset in STORE that has no embedding of this model yet.
 
@@ -53,8 +59,13 @@ def extract(
     from featstore.encoders.build import build
     from featstore.extract import extract as run_extract
 
+    if build_options["weights"] and build_options["random_weights"] is not None:
+        raise click.UsageError("give either --weights FILE or --random-weights SEED")
     opened = featstore.open(store)
     mpp = mpp or paper_mpp(opened, dataset)
+    if dry_run:
+        _say_budget(opened, model, dataset, build_options)
+        return
     encoder = build(model, mpp=mpp, device=_device(device), **build_options)
     patches = featstore.Patches.of(
         opened, dataset, patch_px=encoder.spec.input_px, mpp=mpp, images=images
@@ -66,6 +77,19 @@ def extract(
         _say_interrupted(store, encoder.spec.key, dataset)
         raise SystemExit(130) from None
     _say_done(done, encoder.spec)
+
+
+def _say_budget(opened, model, dataset, build_options):
+    """Print rows, bytes and files; weights are not needed for that."""
+    from featstore.encoders.build import build
+    from featstore.store.layout import file_budget
+
+    spec = build(model, **build_options | {"weights": None, "random_weights": 0}).spec
+    dtype = "float32" if spec.precision == "float32" else "float16"
+    rows = len(opened.annotations(dataset))
+    n_bytes, n_files = file_budget(rows, spec.dim, dtype)
+    size = f"{n_bytes / 2**20:,.1f} MiB in {n_files} files"
+    click.echo(f"{rows:,} embeddings of {spec.dim} as {dtype}: {size}")
 
 
 def _device(name):
@@ -100,7 +124,8 @@ def _say_done(done, spec):
         return
     click.echo(
         f"{done.model}/{done.dataset}: {done.rows_new:,} embeddings of {spec.dim} in "
-        f"{done.wall_s:.1f} s ({done.patches_per_s:.0f} patches/s, {spec.precision})"
+        f"{done.wall_s:.1f} s ({done.patches_per_s:.0f} patches/s, {spec.precision}; "
+        f"{done.stall_share:.1%} waiting for the disk)"
     )
 
 

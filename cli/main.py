@@ -16,7 +16,13 @@ VERBS = {
     "add": ("datasets", "Add annotated cells, and where their images are, to a store."),
     "list": ("datasets", "List datasets and embeddings in a store."),
     "show": ("datasets", "Show a dataset, its annotations, or where embeddings came from."),
+    "verify": ("checking", "Check every byte of a store, and drop what is damaged."),
     "extract": ("extraction", "Embed the patches of a dataset with an encoder."),
+    "copy": ("sharing", "Copy or merge datasets and embeddings into another store."),
+    "pack": ("sharing", "Pack a store into one file that opens as it is."),
+    "export": ("exchange", "Write embeddings as HDF5, Parquet or NumPy files."),
+    "import": ("exchange", "Read embeddings of other tools into a store."),
+    "diff": ("comparing", "Show what differs between two arrays of embeddings."),
     "split": ("probing", "Draw train, validation and test annotations into a file."),
     "probe": ("probing", "Fit and test one linear probe."),
     "curve": ("probing", "AUROC by size of the training set, for one or more models."),
@@ -46,7 +52,11 @@ class _Verbs(click.Group):
             return super().invoke(ctx)
         except Exception as error:
             if type(error).__module__ in ("featstore.errors", "probes.errors"):
-                raise click.ClickException(str(error)) from error
+                raise click.ClickException(" ".join(str(error).split())) from error
+            if isinstance(error, OSError):  # a read-only folder, a full disk
+                raise click.ClickException(
+                    f"{error.filename}: {error.strerror or error}"
+                ) from error
             raise
 
 

@@ -1,9 +1,12 @@
 """Options that several verbs share."""
 
+import os
+
 import click
 
 __all__ = [
     "as_sizes",
+    "checked_place",
     "cutting_options",
     "dataset_option",
     "device_option",
@@ -24,10 +27,33 @@ PAPER_MPP = 0.25
 store_argument = click.argument("store", type=click.Path())
 dataset_option = click.option("--dataset", required=True, help="Name of the dataset in the store.")
 model_option = click.option("--model", required=True, help="Name of the model in the store.")
-plot_option = click.option("--plot", type=click.Path(dir_okay=False), help="Draw into this PNG.")
+
+
+def checked_place(ctx, param, path):
+    """Refuse, before any work is done, a file that could not be written after it."""
+    if path is None:
+        return None
+    if not os.path.isdir(os.path.dirname(path) or "."):
+        raise click.ClickException(f"cannot write {path}: its folder does not exist; make it first")
+    if param.name == "plot" and not path.endswith((".png", ".pdf", ".svg")):
+        raise click.ClickException(
+            f"cannot draw {path}: give a name that ends in .png, .pdf or .svg"
+        )
+    return path
+
+
+plot_option = click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, writable=True),
+    callback=checked_place,
+    help="Draw into this PNG, PDF or SVG.",
+)
 
 results_option = click.option(
-    "--results", type=click.Path(dir_okay=False), help="Keep all rows in this CSV."
+    "--results",
+    type=click.Path(dir_okay=False, writable=True),
+    callback=checked_place,
+    help="Keep all rows in this CSV.",
 )
 quiet_option = click.option("--quiet", is_flag=True, help="No progress bar.")
 device_option = click.option(

@@ -4,6 +4,7 @@ import click
 
 from featstore_cli.options import (
     as_sizes,
+    checked_place,
     dataset_option,
     format_options,
     model_option,
@@ -26,7 +27,13 @@ seed_option = click.option("--seed", type=click.IntRange(min=0), default=42, sho
 @click.command()
 @store_argument
 @dataset_option
-@click.option("--out", type=click.Path(dir_okay=False), required=True, help="JSON file to write.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, writable=True),
+    callback=checked_place,
+    required=True,
+    help="JSON file to write.",
+)
 @repeats_option
 @click.option("--test", type=share, default=0.2, show_default=True, help="Share of all.")
 @click.option(
@@ -53,16 +60,9 @@ def split(store, dataset, out, repeats, test, val, train, group, seed, form):
         splits = probes.monte_carlo(annotations, **shares)
     else:
         splits = probes.grouped(annotations, group=group, **shares)
-    _write(splits, out)
+    splits.save(out)
     emit(_split_table(splits), form)
     click.echo(f"splits: {out}", err=True)
-
-
-def _write(splits, out):
-    try:
-        splits.save(out)
-    except OSError as error:
-        raise click.ClickException(f"cannot write {out}: {error.strerror}") from error
 
 
 def _split_table(splits):
@@ -171,12 +171,13 @@ def curve(store, dataset, models, splits_file, beside, objective, C, plot, resul
     opened = featstore.open(store)
     annotations = opened.annotations(dataset)
     splits = splits_of(splits_file, annotations) if splits_file else probes.monte_carlo(annotations)
+    sources = _embeddings(opened, models, dataset)
+    others = _results_on(splits, beside, [each.model for each in sources]) if beside else []
     curves = [
-        probes.learning_curve(embeddings, annotations, splits, objective=objective, C=C)
-        for embeddings in _embeddings(opened, models, dataset)
+        probes.learning_curve(source, annotations, splits, objective=objective, C=C)
+        for source in sources
     ]
-    rows = [row for each in curves for row in each.rows]
-    rows += _results_on(splits, beside) if beside else []
+    rows = [row for each in curves for row in each.rows] + others
     together = probes.LearningCurve(tuple(rows))
     save_results(together.to_frame(), results)
     emit(together.summary(), form, rows=together.to_frame())
@@ -184,25 +185,35 @@ def curve(store, dataset, models, splits_file, beside, objective, C, plot, resul
         save_plot(lambda axes: together.plot(axes[0]), plot, width_in=6.4, height_in=4.2)
 
 
-def _results_on(splits, path):
-    """Rows of a CSV of results, all of them on these splits."""
+def _results_on(splits, path, models):
+    """Rows of a CSV of results, all of them on these splits and of other models."""
     import pandas as pd
 
     try:
         frame = pd.read_csv(path, keep_default_na=False, na_values={"value": [""]})
-        tested = set(frame["split"])
+        frame["value"] = pd.to_numeric(frame["value"])
+        tested, there = set(frame["split"]), sorted(set(frame["model"]) & set(models))
     except (OSError, ValueError, KeyError) as error:
-        raise click.ClickException(f"{path} is not a CSV of results ({error})") from error
+        reason = " ".join(str(error).split())
+        raise click.ClickException(f"{path} is not a CSV of results ({reason})") from error
     if not tested <= {split.digest for split in splits}:
         raise click.ClickException(
             f"{path} holds results on other splits than these; run both on the same --splits FILE"
+        )
+    if there:
+        raise click.ClickException(
+            f"{path} holds results of {', '.join(there)}, which are fitted here too; name other "
+            "models with --model"
         )
     return frame.to_dict("records")
 
 
 def _embeddings(opened, models, dataset):
     """Embeddings of the named models, or of all that are complete."""
-    chosen = models or opened.models(dataset)
+    listed = [row for row in opened.list() if row.dataset == dataset]
+    for row in [row for row in listed if not (models or row.complete)]:
+        click.echo(f"leaving out {row.model}: {row.rows:,} embeddings are there yet", err=True)
+    chosen = dict.fromkeys(models or [row.model for row in listed if row.complete])
     if not chosen:
         raise click.ClickException(
             f"no complete embeddings of {dataset!r} in {opened.path}; make some with "

@@ -56,7 +56,9 @@ def _cell(value, column):
             return "-"
         if "auroc" in str(column):
             return f"{value:.3f}"
-        return f"{value:.0f}" if value.is_integer() and abs(value) > 1 else f"{value:.4g}"
+        if str(column).startswith("n_"):
+            return f"{value:.1f}".removesuffix(".0")
+        return f"{value:.0f}" if value.is_integer() and abs(value) > 1 else f"{value:.10g}"
     return str(value)
 
 
@@ -79,10 +81,7 @@ def save_plot(draw, path, *, width_in, height_in, panels=1):
     figure_module = require("matplotlib.figure", extra="plot", purpose="plotting")
     figure = figure_module.Figure(figsize=(width_in, height_in), layout="constrained")
     draw(list(figure.subplots(1, panels, squeeze=False)[0]))
-    try:
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise click.ClickException(f"cannot write the plot {path}: {error.strerror}") from error
+    figure.savefig(path, dpi=150)
     click.echo(f"plot: {path}", err=True)
 
 
@@ -90,8 +89,5 @@ def save_results(frame, path):
     """Write all rows of results to a CSV, where one is asked for."""
     if not path or frame.empty:
         return
-    try:
-        frame.to_csv(path, index=False)
-    except OSError as error:
-        raise click.ClickException(f"cannot write {path}: {error.strerror}") from error
+    frame.to_csv(path, index=False)
     click.echo(f"results: {path}", err=True)

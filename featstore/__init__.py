@@ -42,13 +42,17 @@ def __getattr__(name):
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 
-def open(path):
+def open(path, *, check=False, storage_options=None):
     """Open a store for reading.
 
     Parameters
     ----------
     path : path-like
-        Folder of the store.
+        Folder of the store, or its ``s3://``, ``https://`` or ``http://`` address.
+    check : bool
+        Compare the checksum of every chunk that is read; remote reads always do.
+    storage_options : dict, optional
+        For fsspec, where the store is on another machine, such as ``{"anon": True}``.
 
     Returns
     -------
@@ -61,7 +65,7 @@ def open(path):
     """
     from featstore.store.reader import Store
 
-    return Store(path)
+    return Store(path, check=check, storage_options=storage_options)
 
 
 def create(path):

@@ -134,8 +134,12 @@ class AnnotationTable:
     @cached_property
     def digest(self):
         """SHA-256 over IDs and labels: whether two tables are about the same cells."""
+        return self.digest_of_first(len(self))
+
+    def digest_of_first(self, n_rows):
+        """Return the digest that the table had when it held its first rows only."""
         state = hashlib.sha256()
-        for values in (self.ids.astype(str), self.labels):
+        for values in (self.ids[:n_rows].astype(str), self.labels[:n_rows]):
             state.update("\n".join(values.tolist()).encode())
             state.update(b"\0")
         return "sha256:" + state.hexdigest()
@@ -159,6 +163,58 @@ class AnnotationTable:
         rows = self.positions(ids)
         columns = {key: values[rows] for key, values in self.columns.items()}
         return AnnotationTable(self.name, self.ids[rows], self.labels[rows], columns)
+
+    def extended(self, more):
+        """Return this table with the annotations of another behind its own.
+
+        Parameters
+        ----------
+        more : AnnotationTable
+            IDs that are here already must have the same label and columns as here.
+
+        Returns
+        -------
+        AnnotationTable
+            The rows of this table, then those of ``more`` with new IDs, in its order.
+
+        Raises
+        ------
+        AnnotationError
+            If an ID has another label or value there, or the columns differ.
+
+        Examples
+        --------
+        >>> here = AnnotationTable("d", [1, 2], ["a", "b"], {"x": [0, 1]})
+        >>> here.extended(AnnotationTable("d", [2, 3], ["b", "b"], {"x": [1, 2]})).ids
+        array([1, 2, 3])
+        """
+        if set(more.columns) != set(self.columns):
+            differing = ", ".join(sorted(set(more.columns) ^ set(self.columns)))
+            raise AnnotationError(
+                f"the annotations to add to {self.name!r} differ in their columns ({differing}); "
+                "give them the same"
+            )
+        known = np.isin(more.ids, self.ids)
+        self._check_agreement(more.take(more.ids[known]))
+        new = more.take(more.ids[~known])
+        columns = {
+            key: np.concatenate([here, new.columns[key]]) for key, here in self.columns.items()
+        }
+        ids, labels = np.concatenate([self.ids, new.ids]), np.concatenate([self.labels, new.labels])
+        return AnnotationTable(self.name, ids, labels, columns)
+
+    def _check_agreement(self, other):
+        here = self.take(other.ids)
+        for column in ("label", *self.columns):
+            ours, theirs = here.column(column), other.column(column)
+            same = (ours == theirs) | ((ours != ours) & (theirs != theirs))  # NaN is NaN
+            if not same.all():
+                row = np.flatnonzero(~same)[0]
+                raise AnnotationError(
+                    f"{(~same).sum()} annotations of {self.name!r} have another {column} there "
+                    f"(first: ID {other.ids.tolist()[row]!r}, here {ours.tolist()[row]!r}, there "
+                    f"{theirs.tolist()[row]!r}); nothing was changed"
+                )
 
     def with_columns(self, **columns):
         """Return the table with these columns added or replaced."""

@@ -6,7 +6,9 @@
     ├── StoreError (ValueError)            not a store, a bad key, a format that is too new
     │   ├── NotInStoreError (LookupError)  no such dataset, embeddings or annotation ID
     │   ├── AlreadyInStoreError            a dataset of that name is there
-    │   └── DigestError                    other encoder, other annotations: never mixed
+    │   ├── DamagedChunkError              a chunk that is not what was written
+    │   ├── DigestError                    other encoder, other annotations: never mixed
+    │   └── LockedError                    another process is writing
     ├── AnnotationError (ValueError)       duplicate IDs, an unknown label, a missing column
     ├── ImageError (OSError)               missing, unreadable, without resolution
     ├── EncoderError (ValueError)          unknown name, other weights, a value that is not finite
@@ -18,10 +20,12 @@ import importlib
 __all__ = [
     "AlreadyInStoreError",
     "AnnotationError",
+    "DamagedChunkError",
     "DigestError",
     "EncoderError",
     "FeatstoreError",
     "ImageError",
+    "LockedError",
     "MissingExtraError",
     "NotInStoreError",
     "StoreError",
@@ -43,6 +47,14 @@ class NotInStoreError(StoreError, LookupError):
 
 class AlreadyInStoreError(StoreError):
     """A name that is taken; nothing is overwritten."""
+
+
+class DamagedChunkError(StoreError):
+    """A chunk of embeddings that does not hold what was written."""
+
+
+class LockedError(StoreError):
+    """An array that another process is writing to."""
 
 
 class DigestError(StoreError):

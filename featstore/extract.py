@@ -6,11 +6,12 @@ the chunk at work.
 """
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from featstore.errors import EncoderError, require
+from featstore.errors import EncoderError, FeatstoreError, require
 from featstore.store.writer import EmbeddingWriter
 
 torch = require("torch", extra="extract", purpose="extraction")
@@ -33,6 +34,8 @@ class Extraction:
         Embeddings made now.
     wall_s : float
         Seconds from the first batch asked for to the last chunk written.
+    stall_s : float
+        Seconds of these in which the encoder waited for a chunk to reach the disk.
     """
 
     model: str
@@ -40,6 +43,12 @@ class Extraction:
     rows_before: int
     rows_new: int
     wall_s: float
+    stall_s: float
+
+    @property
+    def stall_share(self):
+        """Share of the time in which the encoder waited for the disk."""
+        return self.stall_s / self.wall_s if self.wall_s else 0.0
 
     @property
     def patches_per_s(self):
@@ -83,24 +92,23 @@ def extract(
         If patches and encoder do not fit, or an embedding is not finite.
     """
     _check_fit(patches, encoder)
-    writer = EmbeddingWriter(
-        path,
-        dataset,
-        encoder.spec,
-        parts=encoder.parts,
-        run={"device": str(encoder.device), "batch_size": batch_size},
-    )
-    chunks = writer.pending()
-    rows_new, rows = sum(len(chunk.ids) for chunk in chunks), len(writer.annotations)
-    if on_start is not None:
-        on_start(rows - rows_new, rows)
-    started_s = time.perf_counter()
-    with tqdm(total=rows, initial=rows - rows_new, unit="patch", disable=not progress) as bar:
-        batches = _embedded_batches(encoder, patches, chunks, batch_size, workers)
-        for chunk in chunks:
-            writer.write(chunk, _collect(batches, len(chunk.ids), bar))
-    wall_s = time.perf_counter() - started_s
-    return Extraction(encoder.spec.key, dataset, rows - rows_new, rows_new, wall_s)
+    run = {"device": str(encoder.device), "batch_size": batch_size}
+    with EmbeddingWriter(path, dataset, encoder.spec, parts=encoder.parts, run=run) as writer:
+        chunks = writer.pending()
+        rows_new, rows = sum(len(chunk.ids) for chunk in chunks), len(writer.annotations)
+        if on_start is not None:
+            on_start(rows - rows_new, rows)
+        started_s = time.perf_counter()
+        with (
+            tqdm(total=rows, initial=rows - rows_new, unit="patch", disable=not progress) as bar,
+            _WriterThread(writer) as thread,
+        ):
+            batches = _embedded_batches(encoder, patches, chunks, batch_size, workers)
+            for chunk in chunks:
+                thread.write(chunk, _collect(batches, len(chunk.ids), bar))
+        wall_s = time.perf_counter() - started_s
+    before = rows - rows_new
+    return Extraction(encoder.spec.key, dataset, before, rows_new, wall_s, thread.stall_s)
 
 
 def _check_fit(patches, encoder):
@@ -123,7 +131,41 @@ class _Batches(torch.utils.data.Dataset):
         return len(self.batches_of_ids)
 
     def __getitem__(self, number):
-        return torch.from_numpy(self.patches.read(self.batches_of_ids[number]))
+        """Cut one batch; an error travels as a value, for torch would wrap it in a traceback."""
+        try:
+            return torch.from_numpy(self.patches.read(self.batches_of_ids[number]))
+        except FeatstoreError as error:
+            return error
+
+
+class _WriterThread:
+    """Writes one chunk while the encoder is at the next; a chunk begun is always ended."""
+
+    def __init__(self, writer):
+        self.stall_s = 0.0
+        self._writer = writer
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._begun = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, problem, *details):
+        with self._pool:
+            if problem is None:
+                self._end()
+
+    def write(self, chunk, values):
+        """Begin to write a chunk, once the one before is on the disk."""
+        started_s = time.perf_counter()
+        self._end()
+        self.stall_s += time.perf_counter() - started_s
+        self._begun = self._pool.submit(self._writer.write, chunk, values)
+
+    def _end(self):
+        if self._begun is not None:
+            self._begun.result()
+            self._begun = None
 
 
 def _embedded_batches(encoder, patches, chunks, batch_size, workers):
@@ -138,9 +180,16 @@ def _embedded_batches(encoder, patches, chunks, batch_size, workers):
         batch_size=None,
         num_workers=min(workers, len(batches_of_ids)),
         pin_memory=encoder.device.type == "cuda",
+        collate_fn=_as_it_is,
     )
     for batch in loader:
+        if isinstance(batch, FeatstoreError):
+            raise batch
         yield encoder.embed(batch).cpu().numpy()
+
+
+def _as_it_is(batch):
+    return batch
 
 
 def _collect(batches, n_rows, bar):

@@ -55,6 +55,11 @@ def as_ids(values):
     return np.array(texts, dtype=str)
 
 
+def _is_settled(values):
+    """Whether IDs are in their form already; no control character is looked for."""
+    return isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "iU"
+
+
 def _as_int64(integers):
     largest = max(integers, key=abs)
     if abs(largest) >= 2**63:
@@ -111,7 +116,9 @@ class IdIndex:
         NotInStoreError
             If an ID is not among them.
         """
-        asked = as_ids(asked)
+        if asked is self.ids:
+            return np.arange(len(self.ids))
+        asked = asked if _is_settled(asked) else as_ids(asked)
         if asked.size and (asked.dtype.kind != self.ids.dtype.kind):
             raise NotInStoreError(
                 f"{self.holder} has {self._kind(self.ids)} as IDs; "

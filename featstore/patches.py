@@ -18,6 +18,7 @@ __all__ = ["SAME_MPP", "Patches", "check_against_images"]
 # Two resolutions this near count as one: 224 px then cover within 1.2 px of what was asked for.
 SAME_MPP = 0.01
 IMAGES_OPEN = 8
+LARGEST_WHOLE_PX = 2**28  # a cropped patch is decoded whole: 768 MiB, more than any is meant to be
 
 
 def check_against_images(annotations, folder, *, mpp=None, outside="error"):
@@ -30,7 +31,7 @@ def check_against_images(annotations, folder, *, mpp=None, outside="error"):
     folder : ImageFolder
         Where the images are.
     mpp : float, optional
-        Um per pixel of all images, in place of what the files say.
+        Um per pixel of all images, in place of what the files and the table say.
     outside : {'error', 'drop', 'keep'}
         What to do with annotations whose centre lies outside their image: refuse, leave them out,
         or keep them (their patches are padded with white).
@@ -38,29 +39,91 @@ def check_against_images(annotations, folder, *, mpp=None, outside="error"):
     Returns
     -------
     AnnotationTable
-        With the column ``mpp``: um per pixel of the annotation's image. Whole patches of unknown
+        With the column ``mpp``: um per pixel of the annotation's image, as the file says or, where
+        it says nothing, as a column ``mpp`` of ``annotations`` does. Whole patches of unknown
         resolution have NaN there.
 
     Raises
     ------
     ImageError
-        If an image is missing, unreadable or (unless it is a whole patch) without resolution.
+        If an image is missing, unreadable or (unless it is a whole patch) without resolution, or
+        a whole patch is too large to be one.
     AnnotationError
-        If an annotation lies outside its image and ``outside`` is 'error'.
+        If an annotation lies outside its image and ``outside`` is 'error', or the column ``mpp``
+        of ``annotations`` holds something else than numbers above 0.
     """
     files, image_of_row = np.unique(annotations.images, return_inverse=True)
-    facts = np.array([_width_height_mpp(folder.path(file), folder, mpp) for file in files])
-    facts = facts[image_of_row]
-    checked = annotations.with_columns(mpp=facts[:, 2])
-    return checked if folder.whole else _settle_outside(checked, facts[:, :2], outside)
+    facts = [_facts(folder, file) for file in files]
+    sizes = np.array([(fact.width_px, fact.height_px) for fact in facts]).reshape(-1, 2)
+    if mpp is None:
+        mpp_of_row = _settle_mpp(annotations, folder, [facts[place] for place in image_of_row])
+    else:
+        mpp_of_row = np.full(len(annotations), float(mpp))
+    checked = annotations.with_columns(mpp=mpp_of_row)
+    return checked if folder.whole else _settle_outside(checked, sizes[image_of_row], outside)
 
 
-def _width_height_mpp(path, folder, mpp):
-    image = open_image(path)
-    if mpp is None and image.mpp is None and not folder.whole:
-        raise ImageError(f"image {path} has no resolution tags; give its um per pixel with --mpp")
-    stated = image.mpp if mpp is None else mpp
-    return image.width_px, image.height_px, np.nan if stated is None else float(stated)
+@dataclass(frozen=True)
+class _Facts:
+    """What :func:`check_against_images` keeps of an image it has closed again."""
+
+    width_px: int
+    height_px: int
+    mpp: float  # NaN where the file does not say
+    mpp_found: str
+
+
+def _facts(folder, file):
+    image = _opened(folder, file)
+    mpp = np.nan if image.mpp is None else image.mpp
+    return _Facts(image.width_px, image.height_px, mpp, image.mpp_found)
+
+
+def _opened(folder, file):
+    image = open_image(folder.path(file))
+    if folder.whole and image.width_px * image.height_px > LARGEST_WHOLE_PX:
+        raise ImageError(
+            f"image {folder.path(file)} of {image.width_px} x {image.height_px} px is too large to "
+            "be a cropped patch; add it with --annotations, which say where to cut"
+        )
+    return image
+
+
+def _settle_mpp(annotations, folder, facts):
+    """Um per pixel by row: of the file, else of the table's own column, else NaN."""
+    of_files = np.array([fact.mpp for fact in facts], dtype=float)
+    settled = np.where(np.isnan(of_files), _mpp_of_table(annotations), of_files)
+    unknown = np.flatnonzero(np.isnan(settled))
+    if unknown.size and not folder.whole:
+        row = unknown[0]
+        raise ImageError(
+            f"image {folder.path(annotations.images[row])} has {facts[row].mpp_found}; give its um "
+            "per pixel with --mpp to 'featstore add'"
+        )
+    return settled
+
+
+def _mpp_of_table(annotations):
+    """Um per pixel in the column ``mpp`` of a table, NaN where it is empty or not there."""
+    if "mpp" not in annotations.columns:
+        return np.full(len(annotations), np.nan)
+    stated = annotations.column("mpp").tolist()
+    mpp = np.array([_number_or_minus_one(value) for value in stated])
+    wrong = np.flatnonzero((mpp <= 0) | np.isinf(mpp))
+    if wrong.size:
+        raise AnnotationError(
+            f"{wrong.size} values of the column mpp of {annotations.name!r} are not um per pixel "
+            f"(first: {stated[wrong[0]]!r} at ID {annotations.ids.tolist()[wrong[0]]!r}); give "
+            "numbers above 0, or --mpp"
+        )
+    return mpp
+
+
+def _number_or_minus_one(value):
+    try:
+        return float(value) if value != "" else np.nan
+    except ValueError:
+        return -1.0
 
 
 def _settle_outside(annotations, sizes, outside):
@@ -144,18 +207,28 @@ class Patches:
         patch_px, mpp
             As for :class:`Patches`.
         images : path-like, optional
-            Folder of the images, where it is not the one that the dataset was added with.
+            Folder of the images, where it is not the one that the dataset was added with. A dataset
+            that was added without images gets its um per pixel from these.
 
         Returns
         -------
         Patches
+
+        Raises
+        ------
+        ImageError
+            If there is no folder, or an image that has to be looked at is missing, unreadable or
+            without resolution.
         """
         folder = store.image_folder(dataset)
         if images is not None:
             folder = ImageFolder(str(images), whole=folder is not None and folder.whole)
         if folder is None:
             raise ImageError(f"dataset {dataset!r} was added without images; give --images")
-        return cls(store.annotations(dataset), folder, patch_px, mpp)
+        annotations = store.annotations(dataset)
+        if mpp is not None and "mpp" not in annotations.columns:
+            annotations = check_against_images(annotations, folder, outside="keep")
+        return cls(annotations, folder, patch_px, mpp)
 
     @property
     def ids(self):
@@ -164,7 +237,7 @@ class Patches:
 
     @cached_property
     def _open(self):
-        return lru_cache(maxsize=IMAGES_OPEN)(lambda file: open_image(self.folder.path(file)))
+        return lru_cache(maxsize=IMAGES_OPEN)(lambda file: _opened(self.folder, file))
 
     def __getstate__(self):
         """Leave open files behind: a worker process opens its own."""

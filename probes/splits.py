@@ -156,7 +156,10 @@ def load_splits(path):
     try:
         members = tuple(_split_from_json(values) for values in content.pop("splits"))
         del content["format"]
-        return Splits(members=members, **content)
+        splits = Splits(members=members, **content)
+        if not members or not isinstance(splits.dataset_digest, str):
+            raise ValueError("they hold no splits, or no digest of their dataset")
+        return splits
     except (KeyError, TypeError, ValueError) as error:
         raise SplitError(f"the splits {path} are damaged: {error}") from error
 
@@ -207,7 +210,7 @@ def monte_carlo(annotations, *, repeats=5, test=0.2, val=0.2, train=PAPER_SIZES,
     >>> [len(split.train) for split in monte_carlo(table, repeats=1)]
     [13, 132, 1316, 13154]
     """
-    _check_shares(test=test, val=val)
+    _check_draws(repeats=repeats, seed=seed, train=train, test=test, val=val)
     members = []
     for repeat in range(repeats):
         order = _generator(seed, repeat).permutation(len(annotations.ids))
@@ -257,7 +260,7 @@ def grouped(
     >>> sorted(set(split.test // 10) & set(split.train // 10)), len(split.test)
     ([], 20)
     """
-    _check_shares(test=test, val=val)
+    _check_draws(repeats=repeats, seed=seed, train=train, test=test, val=val)
     group_of_row = np.unique(annotations.column(group), return_inverse=True)[1]
     if group_of_row.max() < 2:
         raise SplitError(
@@ -307,9 +310,15 @@ def single_domain(annotations, *, repeats=5, test=0.2, val=0.2, seed=42):
     -----
     The second experiment of Ganz et al., section 3: 5 domains x 5 repeats = 25 trainings.
     """
-    _check_shares(test=test, val=val)
+    _check_draws(repeats=repeats, seed=seed, test=test, val=val)
     domains = annotations.column("domain")
     names = np.unique(domains)
+    unknown = np.sum(domains == "") if domains.dtype.kind == "U" else np.isnan(domains).sum()
+    if unknown:
+        raise SplitError(
+            f"{unknown} of {len(domains)} annotations of {annotations.name!r} have no domain; name "
+            "them all, or leave these out"
+        )
     if len(names) < 2:
         raise SplitError(
             f"{annotations.name!r} has one domain, {names.tolist()[0]!r}; two or more are needed"
@@ -328,6 +337,21 @@ def single_domain(annotations, *, repeats=5, test=0.2, val=0.2, seed=42):
             )
     options = {"repeats": repeats, "test": test, "val": val}
     return _splits(annotations, "single_domain", seed, options, members)
+
+
+def _check_draws(*, repeats, seed, train=(1.0,), **shares):
+    """Refuse numbers that no split can be drawn by."""
+    _check_shares(**shares)
+    sizes = list(train)
+    if not sizes or len(set(sizes)) < len(sizes) or not all(0 < size <= 1 for size in sizes):
+        raise SplitError(
+            f"train={tuple(sizes)} are not sizes; give distinct shares above 0, up to 1"
+        )
+    if repeats < 1 or seed < 0:
+        raise SplitError(
+            f"repeats={repeats}, seed={seed} draw nothing; give repeats of at least 1 and a "
+            "seed of at least 0"
+        )
 
 
 def _generator(*seeds):
@@ -412,7 +436,10 @@ def _split_from_json(values):
         np.array(values[part], dtype=None if values[part] else np.int64)
         for part in ("train", "val", "test")
     ]
-    split = Split(*parts, values["repeat"], values["size"], values["train_domain"])
+    split = Split(*parts, int(values["repeat"]), float(values["size"]), str(values["train_domain"]))
+    everything = np.concatenate([part.astype(str) for part in parts])
+    if len(np.unique(everything)) < len(everything):
+        raise ValueError(f"an ID of {split.name} stands twice")
     if split.digest != values["digest"]:
         raise ValueError(f"the IDs of {split.name} are not those that were written")
     return split

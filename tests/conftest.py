@@ -62,10 +62,11 @@ def write_embeddings():
     """Write given values for every annotation of a dataset, as an extraction would."""
 
     def write(path, dataset, spec, values, *, n_chunks=None):
-        writer = EmbeddingWriter(path, dataset, spec, parts={"class": (0, spec.dim)}, run={})
-        for chunk in writer.pending()[:n_chunks]:
-            rows = writer.annotations.positions(chunk.ids)
-            writer.write(chunk, values[rows])
+        parts = {"class": (0, spec.dim // 2), "mean": (spec.dim // 2, spec.dim)}
+        with EmbeddingWriter(path, dataset, spec, parts=parts, run={}) as writer:
+            for chunk in writer.pending()[:n_chunks]:
+                rows = writer.annotations.positions(chunk.ids)
+                writer.write(chunk, values[rows])
 
     return write
 

@@ -1,5 +1,7 @@
 """Tables of patches that are already cropped: a CSV with a file and a label in each row."""
 
+import csv
+import io
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -12,6 +14,11 @@ from featstore.errors import AnnotationError, ImageError
 __all__ = ["read_patch_table"]
 
 OPTIONAL = ("slide", "domain")
+SEPARATORS = (",", ";", "\t")
+ALWAYS_TEXT = ("slide", "domain", "case", "scanner", "patient")  # names, even where all are digits
+# What a table in a store has or keeps for itself: 'c' and 'zarr.json' are Zarr's own names.
+RESERVED = ("id", "label", "image", "c", "zarr.json")
+DIGITS_KEPT = 15  # decimal digits that every float64 gives back unchanged
 
 
 def read_patch_table(
@@ -22,12 +29,14 @@ def read_patch_table(
     Parameters
     ----------
     path : path-like
-        CSV with a header.
+        CSV in UTF-8 with a header; comma, semicolon or tab separates its columns. Blanks at both
+        ends of a name or a value do not count.
     name : str
         Name of the dataset.
     images : path-like, optional
-        Folder of the patch files; the CSV's own folder by default. A file that is not at the place
-        the CSV names is looked for by its name in the folders below, where it must be the only one.
+        Folder of the patch files; the CSV's own folder by default. A file that the CSV names
+        without a folder is, where it is not there, looked for by its name in the folders below,
+        where it must be the only one.
     id, file, label : str
         Names of the columns.
     slide, domain : str, optional
@@ -37,14 +46,23 @@ def read_patch_table(
     -------
     AnnotationTable
         ``image`` is the patch file, relative to the folder. All further columns of the CSV are
-        kept, their names in lower case.
+        kept, their names in lower case; those whose name the table needs itself (``id``,
+        ``label``, ``image``, ``c``, ``zarr.json``, and ``slide`` or ``domain`` where another
+        column is taken for it) have ``csv_`` before it.
 
     Raises
     ------
     AnnotationError
-        If a column is missing, or a row has no ID or label.
+        If a column is missing, two have the same name, a row has no ID or label or more values
+        than the header has names, or it is unclear what separates the columns.
     ImageError
         If a patch file is missing or its name stands for several files.
+
+    Notes
+    -----
+    A column becomes numbers where that loses nothing: no leading zero, integers within int64,
+    at most 15 significant digits otherwise; empty values are then NaN. ``slide``, ``domain``,
+    ``case``, ``scanner`` and ``patient`` stay text.
 
     Examples
     --------
@@ -57,67 +75,162 @@ def read_patch_table(
     >>> cells.ids, cells.images
     (array([7]), array(['normal/7.png'], dtype='<U12'))
     """
-    frame = _load(path)
     roles = {"id": id, "file": file, "label": label}
-    asked = {"slide": slide, "domain": domain}
-    roles |= {role: asked[role] or role for role in OPTIONAL if asked[role] or role in frame}
-    _check_columns(frame, roles, path)
+    roles |= {key: value for key, value in (("slide", slide), ("domain", domain)) if value}
+    table = _load(path, needed=set(roles.values()))
+    roles |= {role: role for role in OPTIONAL if role not in roles and role in table}
+    _check_columns(table, roles, path)
     folder = Path(images) if images is not None else Path(path).parent
-    named = frame[roles["file"]].fillna("").astype(str).tolist()
-    columns = {"image": np.array(_PatchFiles(folder).relative(named))}
-    columns |= {role: _values(frame[roles[role]]) for role in OPTIONAL if role in roles}
-    columns |= _further_columns(frame, taken=roles)
-    ids = frame[roles["id"]].fillna("").to_numpy(dtype=str)
-    labels = frame[roles["label"]].fillna("").astype(str).to_numpy(dtype=str)
-    return AnnotationTable(name, _integers_where_all_are(ids), labels, columns)
+    columns = {"image": np.array(_PatchFiles(folder).relative(table[roles["file"]]))}
+    columns |= {role: np.array(table[roles[role]]) for role in OPTIONAL if role in roles}
+    columns |= _further_columns(table, roles, path)
+    ids = _ids(table[roles["id"]], roles["id"], path)
+    return AnnotationTable(name, ids, np.array(table[roles["label"]]), columns)
 
 
-def _load(path):
-    import pandas as pd
+def _load(path, *, needed):
+    """Columns of a CSV as texts, by their headers."""
+    text = _text(path)
+    separator = _separator(text, needed, path)
+    header, *rows = _rows(text, separator, path) or [[]]
+    if not rows:
+        raise AnnotationError(f"{path} holds no rows; one row per patch is needed")
+    for number, row in enumerate(rows, start=1):
+        if any(row[len(header) :]):
+            raise AnnotationError(
+                f"row {number} of {path} has {len(row)} values and the header {len(header)} names; "
+                f"put values that hold {separator!r} into quotes"
+            )
+        row.extend([""] * (len(header) - len(row)))
+    return _by_header(header, list(zip(*(row[: len(header)] for row in rows), strict=True)), path)
 
+
+def _text(path):
     try:
-        frame = pd.read_csv(path, dtype=object, keep_default_na=False, na_values=[""])
+        return Path(path).read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise AnnotationError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:  # pandas' parser errors, and bytes that are no text
-        raise AnnotationError(f"{path} is not a CSV with a header: {error}") from error
-    if frame.empty:
-        raise AnnotationError(f"{path} holds no rows; one row per patch is needed")
-    return frame
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{path} is not a CSV in UTF-8: {error}; save it as such") from error
 
 
-def _check_columns(frame, roles, path):
-    for role, column in roles.items():
-        if column not in frame:
+def _rows(text, separator, path):
+    """Values of all lines that are not blank, without blanks at their ends."""
+    source = io.StringIO(text, newline="")
+    reader = csv.reader(source, delimiter=separator, skipinitialspace=True, strict=True)
+    try:
+        rows = [[value.strip() for value in row] for row in reader]
+    except csv.Error as error:
+        raise AnnotationError(
+            f"{path} is not a CSV with a header: line {reader.line_num}: {error}"
+        ) from error
+    return [row for row in rows if row not in ([], [""])]
+
+
+def _separator(text, needed, path):
+    """Whichever of comma, semicolon and tab parts the header into the columns asked for."""
+    headers = {separator: _header(text, separator) for separator in SEPARATORS}
+    splitting = [separator for separator in SEPARATORS if len(headers[separator]) > 1]
+    if len(splitting) > 1:
+        fitting = [separator for separator in splitting if needed <= headers[separator]]
+        if len(fitting) != 1:
             raise AnnotationError(
-                f"{path} has no column {column!r} for the {role}; it has {', '.join(frame)}. "
+                f"the header of {path} holds {' and '.join(map(repr, splitting))}, and which of "
+                "them separates the columns is unclear; keep one of them"
+            )
+        splitting = fitting
+    return splitting[0] if splitting else SEPARATORS[0]
+
+
+def _header(text, separator):
+    lines = io.StringIO(text.lstrip("\r\n"), newline="")
+    try:
+        names = next(csv.reader(lines, delimiter=separator, skipinitialspace=True), [])
+    except csv.Error:  # the reading proper says what is wrong
+        names = []
+    return {name.strip() for name in names}
+
+
+def _by_header(header, columns, path):
+    """Columns by their names; one without a name is kept where it holds something."""
+    table = {}
+    for place, (name, values) in enumerate(zip(header, columns, strict=True)):
+        if not name and not any(values):
+            continue  # a separator at the end of each line
+        key = name or f"unnamed_{place}"
+        if key in table:
+            raise AnnotationError(f"{path} has two columns {key!r}; rename one")
+        table[key] = values
+    return table
+
+
+def _check_columns(table, roles, path):
+    for role, column in roles.items():
+        if column not in table:
+            raise AnnotationError(
+                f"{path} has no column {column!r} for the {role}; it has {', '.join(table)}. "
                 f"Name one with --{role}"
             )
 
 
-def _integers_where_all_are(texts):
-    """Turn IDs into integers where that loses nothing; '007' stays a string."""
-    canonical = all(re.fullmatch(r"0|-?[1-9][0-9]{0,17}", text) for text in texts.tolist())
-    return texts.astype(np.int64) if canonical else texts
+def _ids(texts, column, path):
+    """IDs as integers where that loses nothing; '007' stays a string."""
+    if "" in texts:
+        raise AnnotationError(
+            f"row {texts.index('') + 1} of {path} has nothing in {column!r}; every patch needs an "
+            "ID"
+        )
+    canonical = all(re.fullmatch(r"0|-?[1-9][0-9]{0,17}", text) for text in texts)
+    return np.array(texts).astype(np.int64) if canonical else np.array(texts)
 
 
-def _further_columns(frame, *, taken):
-    further = {}
-    for column in frame.columns.difference(list(taken.values()), sort=False):
-        key = re.sub(r"[^a-z0-9._-]+", "_", str(column).lower()).strip("._-")
-        if key and key not in {"id", "label", "image", *taken, *further}:
-            further[key] = _values(frame[column])
+def _further_columns(table, roles, path):
+    """All columns without a role, under the names they have in a store."""
+    reserved = {*RESERVED, *(role for role in OPTIONAL if role in roles)}
+    header_of, further = {}, {}
+    for place, header in enumerate(table):
+        if header in roles.values():
+            continue
+        name = re.sub(r"[^a-z0-9._-]+", "_", header.lower()).strip("._-") or f"column_{place}"
+        name = f"csv_{name}" if name in reserved else name
+        if name in further:
+            raise AnnotationError(
+                f"the columns {header_of[name]!r} and {header!r} of {path} would both be called "
+                f"{name!r}; rename one"
+            )
+        header_of[name] = header
+        further[name] = _values(name, table[header])
     return further
 
 
-def _values(series):
-    """Numbers where all values are numbers, else text with missing values as ''."""
-    import pandas as pd
+def _values(name, texts):
+    """Numbers where that loses nothing, NaN where there is none; else text as it stands.
 
-    try:
-        return pd.to_numeric(series).to_numpy(dtype=float)
-    except (ValueError, TypeError):
-        return series.fillna("").astype(str).to_numpy(dtype=str)
+    Examples
+    --------
+    >>> _values("x", ["7", "12"]), _values("x", ["0.5", ""]), _values("x", ["007", "8"])
+    (array([ 7, 12]), array([0.5, nan]), array(['007', '8'], dtype='<U3'))
+    """
+    if name in ALWAYS_TEXT or not all(_is_number(text) for text in texts if text):
+        return np.array(texts)
+    if all(re.fullmatch(r"-?[0-9]+", text) for text in texts):
+        within = all(-(2**63) <= int(text) < 2**63 for text in texts)
+        return np.array([int(text) for text in texts]) if within else np.array(texts)
+    if any(_n_significant(text) > DIGITS_KEPT for text in texts):
+        return np.array(texts)
+    return np.array([float(text or "nan") for text in texts])
+
+
+def _is_number(text):
+    """Whether a text is a number as a program writes it: no sign '+', no leading zero."""
+    integer = r"0|-?[1-9][0-9]{0,18}"
+    decimal = r"-?(0|[1-9][0-9]*)(\.[0-9]+(e[+-]?[0-9]{1,2})?|e[+-][0-9]{2})"
+    return re.fullmatch(f"{integer}|{decimal}", text) is not None
+
+
+def _n_significant(text):
+    mantissa = text.partition("e")[0]
+    return len(re.sub(r"[-.]", "", mantissa).lstrip("0"))
 
 
 class _PatchFiles:
@@ -137,7 +250,8 @@ class _PatchFiles:
             raise ImageError(f"patch file {file!r} is not a path within {self.folder}")
         if (self.folder / file).is_file():
             return Path(file).as_posix()
-        found = self._below().get(Path(file).name, [])
+        # A folder that the CSV names is meant: the same file name elsewhere is another patch.
+        found = self._below().get(file, []) if len(Path(file).parts) == 1 else []
         if len(found) != 1:
             problem = "is missing" if not found else f"could be any of {', '.join(found[:3])}"
             raise ImageError(

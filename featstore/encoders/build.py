@@ -126,6 +126,10 @@ def build(
     'test_vit-random3'
     """
     spec = _specification(model)
+    if weights is not None and random_weights is not None:
+        raise EncoderError(
+            "weights from a file and random weights were asked for; give one of them"
+        )
     if precision not in PRECISIONS:
         raise EncoderError(f"precision {precision!r} is unknown; take {', '.join(PRECISIONS)}")
     if random_weights is not None:
@@ -169,7 +173,8 @@ def _specification(model):
 
 def _key(key, spec):
     """Name in stores, in which random weights show."""
-    return f"{key}-random{spec.weights[7:]}" if spec.random and "random" not in key else key
+    mark = spec.weights.replace(":", "")
+    return f"{key}-{mark}" if spec.random and mark not in key else key
 
 
 def _bare_network(spec):
@@ -264,7 +269,14 @@ def _some(names):
 
 
 def _checked_device(device):
-    chosen = torch.device(device)
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device="cpu" if chosen.type == "cuda" else chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise EncoderError(
+            f"device {device!r} cannot be used ({reason}); use cpu or cuda"
+        ) from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise EncoderError(
             f"device {device!r} was asked for and torch finds no CUDA; use --device cpu"

@@ -20,7 +20,7 @@ def default_pooling(network):
     """
     if not hasattr(network, "num_prefix_tokens"):
         return "average"
-    return "mean" if network.cls_token is None else "class"
+    return "mean" if getattr(network, "cls_token", None) is None else "class"
 
 
 def embedding_parts(network, pooling):
@@ -43,13 +43,18 @@ def embedding_parts(network, pooling):
     {'class': (0, 64), 'mean': (64, 128)}
     """
     has_tokens = hasattr(network, "num_prefix_tokens")
+    if not has_tokens and getattr(network, "global_pool", "avg") == "token":
+        raise EncoderError(
+            f"{type(network).__name__} pools by a class token in a way of its own, which is not "
+            "known here; take another network"
+        )
     known = ("class", "mean", "class+mean") if has_tokens else ("average",)
     if pooling not in known:
         raise EncoderError(
             f"pooling {pooling!r} does not fit {type(network).__name__}; it can do "
             f"{', '.join(known)}"
         )
-    if "class" in pooling and network.cls_token is None:
+    if "class" in pooling and getattr(network, "cls_token", None) is None:
         raise EncoderError(f"{type(network).__name__} has no class token; use --pooling mean")
     names, width = pooling.split("+"), getattr(network, "head_hidden_size", network.num_features)
     return {name: (place * width, (place + 1) * width) for place, name in enumerate(names)}

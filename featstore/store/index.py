@@ -11,7 +11,7 @@ from featstore.annotations import AnnotationTable
 from featstore.errors import StoreError
 from featstore.store.layout import new_array
 
-__all__ = ["read_table", "write_table"]
+__all__ = ["read_ids", "read_table", "write_table"]
 
 MOST_CATEGORIES = 1_024
 
@@ -38,6 +38,8 @@ def read_table(group, name):
         columns = {column: _read_column(group[column]) for column in group.attrs["columns"]}
         ids, labels = columns.pop("id"), columns.pop("label")
         digest = group.attrs["digest"]
+    except StoreError:
+        raise
     except (KeyError, ValueError, IndexError) as error:
         raise StoreError(f"annotations {name!r} are damaged: {error}") from error
     table = AnnotationTable(name, ids, labels, columns)
@@ -47,6 +49,22 @@ def read_table(group, name):
             "that were written"
         )
     return table
+
+
+def read_ids(group):
+    """Read the IDs alone.
+
+    Raises
+    ------
+    StoreError
+        If they are not there, or damaged.
+    """
+    try:
+        return _read_column(group["id"])
+    except StoreError:
+        raise
+    except (KeyError, ValueError) as error:
+        raise StoreError(f"the IDs of {group.path!r} are damaged: {error}") from error
 
 
 def _write_column(group, name, values):
@@ -78,6 +96,9 @@ def _fill(group, name, values):
 
 
 def _read_column(array):
+    remote = hasattr(array.store, "folders")  # says itself what is missing, and may not list
+    if array.size and not remote and array.nchunks_initialized < array.nchunks:
+        raise ValueError(f"the values of {array.basename!r} are missing")
     values = array[...]
     if "categories" in array.attrs:
         return np.array(array.attrs["categories"], dtype=str)[values]

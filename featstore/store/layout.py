@@ -10,6 +10,7 @@ A chunk file is there exactly when all of its rows are: chunks are written whole
 their own, and renamed.
 """
 
+import json
 import os
 import re
 import shutil
@@ -20,19 +21,28 @@ from pathlib import Path
 import numpy as np
 
 from featstore.errors import AlreadyInStoreError, NotInStoreError, StoreError
+from featstore.store.seal import ensure_group, seal
 
 __all__ = [
     "FORMAT",
     "check_key",
     "create_root",
+    "file_budget",
+    "finish_swaps",
+    "is_remote",
+    "local_path",
+    "members",
+    "metadata_of",
     "new_array",
     "new_group",
     "open_root",
+    "replaced_group",
     "rows_per_chunk",
 ]
 
 FORMAT = "1.0"
 KEY = re.compile(r"[a-z0-9][a-z0-9._-]*")
+NOT_KEYS = ("zarr.json", "c")  # what Zarr calls its own files
 CHUNK_BYTES = 8 * 2**20  # few files, and still little to lose (docs/decisions/chunks.md)
 FEWEST_ROWS = 256  # smaller chunks make many files of a small dataset
 CHUNKS_AT_LEAST = 16  # so that an interrupted run of a small dataset has something to go on from
@@ -49,7 +59,7 @@ def check_key(kind, key):
     ...
     featstore.errors.StoreError: model name '../up' is not allowed; use lower-case letters, ...
     """
-    if not KEY.fullmatch(key):
+    if not KEY.fullmatch(key) or key in NOT_KEYS:
         raise StoreError(
             f"{kind} name {key!r} is not allowed; use lower-case letters, digits, '.', '_' and "
             "'-', a letter or digit first"
@@ -60,6 +70,8 @@ def create_root(path):
     """Make an empty store at a place where nothing is; return its root group."""
     import zarr
 
+    if is_remote(path):
+        raise StoreError(f"{path} is on another machine; make the store in a local folder")
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise AlreadyInStoreError(f"{path} is there already; open it, or choose another place")
@@ -67,10 +79,23 @@ def create_root(path):
     root.attrs["featstore"] = {"format": FORMAT}
     for name in ("annotations", "embeddings"):
         root.create_group(name)
-    return root
+        seal(path / name)
+    seal(path)
+    return open_root(path, mode="r+")
 
 
-def open_root(path, *, mode="r"):
+def is_remote(path):
+    """Whether a place is a URL.
+
+    Examples
+    --------
+    >>> is_remote("s3://bucket/lab.zarr"), is_remote("folder/lab.zarr")
+    (True, False)
+    """
+    return "://" in str(path)
+
+
+def open_root(path, *, mode="r", storage_options=None):
     """Open the root group of a store.
 
     Raises
@@ -80,21 +105,54 @@ def open_root(path, *, mode="r"):
     """
     import zarr
 
-    if "://" not in str(path) and not Path(path).exists():
-        raise NotInStoreError(f"no store at {path}; 'featstore add' or featstore.create makes one")
+    place = _place(path, mode, storage_options)
     try:
-        root = zarr.open_group(path, mode=mode)
+        root = zarr.open_group(place, mode=mode, zarr_format=3, use_consolidated=False)
         version = root.attrs["featstore"]["format"]
+    except StoreError:
+        raise
     except (FileNotFoundError, NotADirectoryError, KeyError, TypeError, ValueError) as error:
         raise StoreError(
             f"{path} is not a featstore store ({_reason(error)}); make one with 'featstore add'"
         ) from error
+    if not str(version).split(".")[0].isdecimal():
+        raise StoreError(f"{path} has the format {version!r}, which is no version; copy it again")
     if int(str(version).split(".")[0]) > int(FORMAT.split(".")[0]):
         raise StoreError(
             f"{path} has the format {version}, this installation reads up to {FORMAT}; "
             "pip install --upgrade featstore-probes"
         )
+    if mode != "r":
+        finish_swaps(local_path(root) / "annotations")
     return root
+
+
+def _place(path, mode, storage_options):
+    """Find what Zarr opens: a folder, or the store behind a URL or in a zip."""
+    if is_remote(path):
+        return _remote_place(path, mode, storage_options)
+    if not Path(path).exists():
+        raise NotInStoreError(f"no store at {path}; 'featstore add' or featstore.create makes one")
+    return _zipped_place(path, mode) if Path(path).suffix == ".zip" else Path(path)
+
+
+def _zipped_place(path, mode):
+    from featstore.store.archive import open_zip
+
+    if mode != "r":
+        raise StoreError(f"{path} is a zip, which is only read; 'featstore copy' unpacks it")
+    return open_zip(path)
+
+
+def _remote_place(url, mode, storage_options):
+    from featstore.store.remote import open_remote
+
+    if mode != "r":
+        raise StoreError(
+            f"{url} is on another machine; only local stores can be written to, 'featstore copy' "
+            "makes one of it"
+        )
+    return open_remote(url, storage_options)
 
 
 def _reason(error):
@@ -116,6 +174,20 @@ def rows_per_chunk(rows, dim, dtype):
     return max(1, min(by_size, by_count, rows))
 
 
+def file_budget(rows, dim, dtype):
+    """Bytes and files that an array of embeddings will take, its metadata included.
+
+    Examples
+    --------
+    >>> file_budget(72_845, 2_560, "float16")
+    (377395380, 49)
+    """
+    chunk_rows = rows_per_chunk(rows, dim, dtype)
+    n_chunks = -(-rows // chunk_rows)
+    n_bytes = n_chunks * (chunk_rows * dim * np.dtype(dtype).itemsize + 4)
+    return n_bytes, n_chunks + 4  # three zarr.json and the lock
+
+
 def new_array(group, name, *, shape, chunk_shape, dtype, dimension_names):
     """Create an uncompressed array with a checksum on every chunk.
 
@@ -135,6 +207,98 @@ def new_array(group, name, *, shape, chunk_shape, dtype, dimension_names):
         dimension_names=dimension_names,
         config={"write_empty_chunks": True},
     )
+
+
+def metadata_of(root, name=""):
+    """Content of one ``zarr.json``, whatever the store is on; None where there is none.
+
+    Read as it is, without building Zarr's objects: a listing of a hundred arrays takes
+    milliseconds.
+    """
+    key = f"{name}/zarr.json".lstrip("/")
+    folder = getattr(root.store, "root", None)
+    try:
+        raw = (Path(folder) / key).read_bytes() if folder is not None else _fetched(root, key)
+    except FileNotFoundError:
+        return None
+    try:
+        return None if raw is None else json.loads(raw)
+    except ValueError as error:
+        raise StoreError(f"{key} of {root.store} is not JSON: {error}") from error
+
+
+def _fetched(root, key):
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.core.sync import sync
+
+    fetched = sync(root.store.get(key, default_buffer_prototype()))
+    return None if fetched is None else fetched.to_bytes()
+
+
+def members(root, name):
+    """Names of the groups and arrays in a group, sorted; names with a dot first are not any."""
+    folder = getattr(root.store, "root", None)
+    if hasattr(root.store, "folders"):  # on another machine, where opening each would take long
+        return root.store.folders(name)
+    if folder is None:
+        group = root.get(name)
+        return sorted(key for key, _ in group.members()) if group is not None else []
+    try:
+        return sorted(
+            entry.name
+            for entry in os.scandir(Path(folder) / name)
+            if entry.is_dir() and not entry.name.startswith(".")
+        )
+    except FileNotFoundError:
+        return []
+
+
+@contextmanager
+def replaced_group(root, name):
+    """Make a group that takes the place of another, whole, when the block ends well.
+
+    The new group is brought to the disk beside the old one (``.NAME.next``), which steps aside
+    (``.NAME.previous``). A crash between the two renames is mended by :func:`finish_swaps`.
+
+    Yields
+    ------
+    zarr.Group
+        To be filled.
+    """
+    import zarr
+
+    place = local_path(root) / name
+    following = place.with_name(f".{place.name}.next")
+    shutil.rmtree(following, ignore_errors=True)
+    try:
+        yield zarr.open_group(following, mode="w-", zarr_format=3)
+        seal(following)
+        sync_tree(following)
+    except BaseException:
+        shutil.rmtree(following, ignore_errors=True)
+        raise
+    os.rename(place, place.with_name(f".{place.name}.previous"))
+    finish_swaps(place.parent)
+
+
+def finish_swaps(folder):
+    """End what a crash left between the two renames of :func:`replaced_group`."""
+    for previous in Path(folder).glob(".*.previous"):
+        name = previous.name.removeprefix(".").removesuffix(".previous")
+        following, place = previous.with_name(f".{name}.next"), previous.with_name(name)
+        if not place.exists():
+            os.rename(following if following.exists() else previous, place)
+        shutil.rmtree(previous, ignore_errors=True)
+
+
+def sync_tree(folder):
+    """Bring every file below a folder to the disk."""
+    for path in [*Path(folder).rglob("*"), Path(folder)]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextmanager
@@ -161,7 +325,9 @@ def new_group(root, name):
     partial = home / f".partial-{uuid.uuid4().hex}"
     try:
         yield zarr.open_group(partial, mode="w-", zarr_format=3)
-        root.require_group(Path(name).parent.as_posix())
+        seal(partial)
+        sync_tree(partial)
+        ensure_group((home / name).parent)
         os.rename(partial, home / name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

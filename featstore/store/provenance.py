@@ -2,10 +2,11 @@
 
 import importlib.metadata
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from featstore.encoders.spec import EncoderSpec
+from featstore.errors import DigestError
 
 __all__ = ["Provenance", "versions"]
 
@@ -35,7 +36,9 @@ class Provenance:
     dataset : str
         Name of the dataset.
     dataset_digest : str
-        Digest of its annotation table.
+        Digest of its annotation table, as far as it is embedded.
+    dataset_rows : int
+        Rows of the table that the digest is of; the table may have grown since.
     run : dict
         Device, batch size and the like: what may move the last digits.
     versions : dict of str to str
@@ -48,6 +51,7 @@ class Provenance:
     parts: dict
     dataset: str
     dataset_digest: str
+    dataset_rows: int
     run: dict
     versions: dict
     created: str
@@ -56,7 +60,34 @@ class Provenance:
     def now(cls, encoder, parts, annotations, run):
         """Describe a run that begins now on this machine."""
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(encoder, parts, annotations.name, annotations.digest, run, versions(), created)
+        return cls(
+            encoder,
+            parts,
+            annotations.name,
+            annotations.digest,
+            len(annotations),
+            run,
+            versions(),
+            created,
+        )
+
+    def of_all(self, annotations):
+        """Return the provenance with the whole of a table embedded."""
+        return replace(self, dataset_digest=annotations.digest, dataset_rows=len(annotations))
+
+    def check_rows(self, annotations):
+        """Refuse a table whose first rows are not those that were embedded.
+
+        Raises
+        ------
+        DigestError
+            If their digest differs.
+        """
+        if annotations.digest_of_first(self.dataset_rows) != self.dataset_digest:
+            raise DigestError(
+                f"the first {self.dataset_rows} annotations of {annotations.name!r} are not those "
+                f"that {self.encoder.key!r} embedded; give the new embeddings another --name"
+            )
 
     @property
     def digest(self):
@@ -71,6 +102,7 @@ class Provenance:
             "parts": {name: list(slice_) for name, slice_ in self.parts.items()},
             "dataset": self.dataset,
             "dataset_digest": self.dataset_digest,
+            "dataset_rows": self.dataset_rows,
             "run": self.run,
             "versions": self.versions,
             "created": self.created,
@@ -90,6 +122,7 @@ class Provenance:
             parts={name: tuple(slice_) for name, slice_ in values["parts"].items()},
             dataset=values["dataset"],
             dataset_digest=values["dataset_digest"],
+            dataset_rows=values["dataset_rows"],
             run=values["run"],
             versions=values["versions"],
             created=values["created"],

@@ -2,9 +2,14 @@
 
 import sys
 
-from tests.benchmarks import extraction, solver, start
+from tests.benchmarks import extraction, solver, start, store
 
-BENCHMARKS = {"start": start.run, "solver": solver.run, "extraction": extraction.run}
+BENCHMARKS = {
+    "start": start.run,
+    "solver": solver.run,
+    "store": store.run,
+    "extraction": extraction.run,
+}
 
 for name in sys.argv[1:] or BENCHMARKS:
     print(f"\n{name}", flush=True)

@@ -9,7 +9,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from probes.solvers import solve
-from tests.benchmarks.clock import best_s
+from tests.benchmarks.clock import best_s, line
 
 N, DIM, SIZES, REPEATS = 20_552, 1_536, (13, 132, 1_316, 13_154), 5
 C_UNI, C_L2 = DIM * 2 / 100, 1.0
@@ -65,10 +65,6 @@ def _published_all(X, codes, weights):
     return [_published(X[fit], codes[fit]) for fit in weights.T > 0]
 
 
-def _line(work, ours_s, other, theirs_s):
-    return f"{work}: {ours_s:.2f} s; {other} {theirs_s:.1f} s; ratio {theirs_s / ours_s:.1f}"
-
-
 def run():
     """Yield one line per comparison."""
     X, codes, weights = _data()
@@ -79,11 +75,11 @@ def run():
 
     ours_l2 = best_s(lambda: ours("l2", C_L2))
     theirs_l2 = best_s(lambda: _scikit_learn(X, codes, weights), runs=1)
-    yield _line("l2, 20 fits", ours_l2, "scikit-learn", theirs_l2)
+    yield line("l2, 20 fits", ours_l2, "scikit-learn", theirs_l2)
     ours_uni = best_s(lambda: ours("uni", C_UNI))
     losses = []
     theirs_uni = best_s(lambda: losses.extend(_published_all(X, codes, weights)), runs=1)
-    yield _line("uni, 20 fits", ours_uni, "published scheme", theirs_uni)
+    yield line("uni, 20 fits", ours_uni, "published scheme", theirs_uni)
     worst = (solutions["uni"].objective - np.array(losses)).max()
     yield f"uni, largest excess of our objective over the published scheme's: {worst:.1e}"
     gradient = max(solution.gradient_norm.max() for solution in solutions.values())

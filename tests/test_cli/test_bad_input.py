@@ -185,6 +185,39 @@ UNKNOWN = {
         ["train", "{store}", *TO_MIDOG, "--splits", "{splits}", "--network", "resnet50"],
         "no network 'resnet50'",
     ),
+    "an ID of another kind": (["show", "{store}", "midog", "12x"], "ID '12x' is not an integer"),
+    "a plot of an unknown kind": (
+        ["domains", "{store}", *TO_MIDOG, "--plot", "{tmp}/p.xyz"],
+        "give a name that ends in .png, .pdf or .svg",
+    ),
+    "a device that is none": (
+        [
+            "extract",
+            "{store}",
+            "--model",
+            "timm:test_vit",
+            "--random-weights",
+            "1",
+            *TO_MIDOG,
+            "--device",
+            "abacus",
+        ],
+        "device 'abacus' cannot be used",
+    ),
+    "results twice": (
+        [
+            "curve",
+            "{store}",
+            *TO_MIDOG,
+            "--splits",
+            "{splits}",
+            "--C",
+            "10",
+            "--beside",
+            "{results}",
+        ],
+        "holds results of test_vit-random0, which are fitted here too",
+    ),
     "a plot that cannot be written": (
         [
             "curve",
@@ -198,7 +231,7 @@ UNKNOWN = {
             "--plot",
             "{tmp}/none/p.png",
         ],
-        "cannot write the plot",
+        "cannot write {tmp}/none/p.png: its folder does not exist",
     ),
 }
 
@@ -208,8 +241,16 @@ def test_what_is_not_there_is_answered_in_one_line(mistake, midog_store, ok, run
     words, message = UNKNOWN[mistake]
     splits = tmp_path / "splits.json"
     ok("split", midog_store, *TO_MIDOG, "--train", "1", "--repeats", 1, "--out", splits)
+    results = tmp_path / "results.csv"
+    ok("curve", midog_store, *TO_MIDOG, "--splits", splits, "--C", 10, "--results", results)
     before = contents(midog_store)
-    names = {"store": midog_store, "splits": splits, "tmp": tmp_path, "out": tmp_path / "out.json"}
+    names = {
+        "results": results,
+        "store": midog_store,
+        "splits": splits,
+        "tmp": tmp_path,
+        "out": tmp_path / "out.json",
+    }
     outcome = run(*[word.format(**names) for word in words])
     assert outcome.code == 1
     assert [line for line in outcome.err.splitlines() if message.format(**names) in line], (
@@ -254,3 +295,23 @@ def test_a_draw_of_one_class_is_refused(tmp_path, write_midog, ok, refused):
 )
 def test_a_command_that_is_put_wrongly_has_exit_code_2(words, run):
     assert run(*words).code == 2
+
+
+def test_an_empty_folder_becomes_a_store_and_a_dataset_without_rows_makes_none(
+    tmp_path, write_midog, ok, refused
+):
+    home = write_midog()
+    words = ["d", "--annotations", home / "MIDOG.json", "--images", home / "images"]
+    (tmp_path / "empty.zarr").mkdir()
+    ok("add", tmp_path / "empty.zarr", *words)
+
+    def move_all(content):
+        for row in content["annotations"]:
+            row["bbox"] = [-80, -80, -30, -30]
+
+    home = write_midog(folder="outside", edit=move_all)
+    words = ["d", "--annotations", home / "MIDOG.json", "--images", home / "images"]
+    assert "has no annotations; nothing to add" in refused(
+        "add", tmp_path / "none.zarr", *words, "--outside", "drop"
+    )
+    assert not (tmp_path / "none.zarr").exists()

@@ -244,3 +244,73 @@ def test_every_verb_is_documented_and_says_what_it_does(ok):
         assert f"\n  {verb} " in listed
         assert f"## featstore {verb}\n" in documented
         assert ok(verb, "--help").out.startswith(f"Usage: featstore {verb}")
+
+
+def test_later_annotations_extend_a_dataset_and_extraction_tops_up(
+    midog_store, write_midog, ok, run
+):
+    home = write_midog(n_images=4, cells_per_image=60, folder="later")
+    words = ["add", midog_store, "midog", "--annotations", home / "MIDOG.json", "--images"]
+    words += [home / "images", "--extend"]
+    said = run(*words)
+    assert said.code == 1
+    assert "annotations of 'midog' have another" in said.err
+    same = write_midog(n_images=4, cells_per_image=40, folder="same", edit=add_one)
+    words[4], words[6] = same / "MIDOG.json", same / "images"
+    assert "1 annotations" in ok(*words).out
+    assert json.loads(ok("list", midog_store, "--json").out)[0]["complete"] is False
+    said = ok(
+        "extract",
+        midog_store,
+        "--model",
+        "timm:test_vit",
+        "--random-weights",
+        0,
+        "--dataset",
+        "midog",
+        "--workers",
+        0,
+        "--quiet",
+    )
+    assert f"{MODEL}/midog: 1 embeddings of 64" in said.out
+    assert json.loads(ok("list", midog_store, "--json").out)[0]["complete"] is True
+
+
+def add_one(content):
+    content["annotations"].append(
+        {"id": 9_999, "image_id": 2, "category_id": 1, "bbox": [100, 100, 150, 150]}
+    )
+
+
+def test_a_dry_run_counts_bytes_and_files_and_writes_nothing(midog_store, ok):
+    before = sorted(midog_store.rglob("*"))
+    said = ok(
+        "extract", midog_store, "--model", "efficientnet-lite0", "--dataset", "midog", "--dry-run"
+    )
+    assert said.out == "160 embeddings of 1280 as float32: 0.8 MiB in 5 files\n"
+    assert sorted(midog_store.rglob("*")) == before
+    ok("extract", midog_store, "--model", "efficientnet-lite0", "--dataset", "midog", "--quiet")
+    made = [path for path in midog_store.rglob("*") if path.is_file() and path not in before]
+    assert len(made) == 5
+
+
+def test_diff_names_what_differs_and_the_worst_annotations(midog_store, ok):
+    ok(
+        "extract",
+        midog_store,
+        "--model",
+        "timm:test_vit",
+        "--random-weights",
+        0,
+        "--dataset",
+        "midog",
+        "--precision",
+        "bfloat16",
+        "--name",
+        "half",
+        "--quiet",
+    )
+    said = ok("diff", f"{midog_store}:{MODEL}/midog", f"{midog_store}:half-random0/midog")
+    assert "encoder.precision" in said.out
+    assert "bfloat16" in said.out
+    assert "cosine: lowest 0.99" in said.out

@@ -88,6 +88,7 @@ def test_random_weights_repeat_show_in_the_name_and_leave_the_callers_seed_alone
     assert torch.rand(1) == expected
     assert first.spec.key == "test_vit-random7"
     assert build("timm:test_vit", random_weights=7, key="mine").spec.key == "mine-random7"
+    assert build("timm:test_vit", random_weights=7, key="my-random").spec.key == "my-random-random7"
     assert torch.equal(
         first.embed(PATCHES), build("timm:test_vit", random_weights=7).embed(PATCHES)
     )
@@ -161,6 +162,18 @@ def test_checkpoints_that_cannot_be_trusted_or_do_not_fit_are_refused(tmp_path, 
         (
             {"model": "timm:test_vit", "random_weights": 0, "pooling": "average"},
             "it can do class, mean, class",
+        ),
+        (
+            {"model": "timm:volo_d1_224", "random_weights": 0},
+            "pools by a class token in a way of its own",
+        ),
+        (
+            {"model": "timm:test_vit", "random_weights": 0, "weights": "w.pth"},
+            "weights from a file and random weights were asked for",
+        ),
+        (
+            {"model": "timm:test_vit", "random_weights": 0, "device": "abacus"},
+            "device 'abacus' cannot be used",
         ),
         (
             {"model": "timm:test_vit", "random_weights": 0, "precision": "int8"},

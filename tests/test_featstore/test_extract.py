@@ -93,4 +93,7 @@ def test_an_image_that_vanished_stops_the_run_by_name(store_path, encoder):
     folder.path("002.tiff").unlink()
     with pytest.raises(ImageError, match=r"002.tiff is missing"):
         extract(store_path, "midog", encoder, patches_of(store_path), workers=2)
+    with pytest.raises(ImageError) as caught:
+        extract(store_path, "midog", encoder, patches_of(store_path), workers=2)
+    assert "\n" not in str(caught.value)
     assert featstore.open(store_path).list()[0].rows == 256

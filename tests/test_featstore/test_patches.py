@@ -1,3 +1,4 @@
+import multiprocessing
 import pickle
 
 import numpy as np
@@ -5,10 +6,12 @@ import pytest
 import tifffile
 from PIL import Image
 
+import featstore
 from featstore import AnnotationTable, ImageFolder, Patches
 from featstore.datasets.midog import read_midog
 from featstore.errors import AnnotationError, ImageError
 from featstore.patches import check_against_images
+from featstore.store.writer import add_annotations
 
 
 def around(image, x, y, *, name="one"):
@@ -93,6 +96,45 @@ def test_patches_travel_to_a_worker_process_without_their_open_files(region_fold
     assert np.array_equal(pickle.loads(pickle.dumps(patches)).read([1]), first)
 
 
+def count_wrong(patches, expected, seed, found):
+    """Read all patches in an order of one's own, and say how many are not as they must be."""
+    wrong = 0
+    for row in np.random.default_rng(seed).permutation(len(expected)):
+        try:
+            wrong += not np.array_equal(patches.read([row])[0], expected[row])
+        except ImageError:
+            wrong += 1
+    found.put(wrong)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # forking is what is tested
+def test_forked_workers_read_right_patches_from_a_file_that_the_parent_has_open(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "i.tiff", pixels, tile=(16, 16), photometric="rgb")
+    x, y = (axis.ravel() for axis in np.meshgrid(np.arange(8, 512, 16), np.arange(8, 512, 16)))
+    columns = {"x": x, "y": y, "image": ["i.tiff"] * len(x), "mpp": [0.25] * len(x)}
+    cells = AnnotationTable("d", np.arange(len(x)), ["a"] * len(x), columns)
+    patches = Patches(cells, ImageFolder(str(tmp_path)), 16)
+    expected = np.array(
+        [
+            pixels[row - 8 : row + 8, column - 8 : column + 8]
+            for row, column in zip(y, x, strict=True)
+        ]
+    )
+    assert np.array_equal(patches.read([0])[0], expected[0])
+    context = multiprocessing.get_context("fork")
+    found = context.Queue()
+    workers = [
+        context.Process(target=count_wrong, args=(patches, expected, seed, found))
+        for seed in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    assert [found.get(timeout=60) for _ in workers] == [0, 0, 0, 0]
+    for worker in workers:
+        worker.join()
+
+
 def test_checking_adds_the_resolution_of_each_annotations_image(write_midog):
     home = write_midog(resolution=(20_000, 20_000))
     cells = read_midog(home / "MIDOG.json", name="m")
@@ -107,6 +149,78 @@ def test_a_tiff_without_resolution_needs_an_mpp(write_midog):
     folder = ImageFolder(str(home / "images"))
     with pytest.raises(ImageError, match=r"001.tiff has no resolution tags; give .* --mpp"):
         check_against_images(cells, folder)
+
+
+def test_a_resolution_that_cannot_be_meant_is_named_and_a_stated_one_wins(write_midog):
+    home = write_midog(resolution=(28, 28))
+    cells = read_midog(home / "MIDOG.json", name="m")
+    folder = ImageFolder(str(home / "images"))
+    message = r"001.tiff has resolution tags of 357.1 um/px, outside 0.05 to 10; give .* --mpp"
+    with pytest.raises(ImageError, match=message):
+        check_against_images(cells, folder)
+    assert set(check_against_images(cells, folder, mpp=0.23).column("mpp")) == {0.23}
+
+
+def test_the_tables_own_mpp_counts_where_the_files_say_nothing(write_midog):
+    home = write_midog(tags=False)
+    folder = ImageFolder(str(home / "images"))
+    cells = read_midog(home / "MIDOG.json", name="m").with_columns(mpp=[0.5] * 8)
+    assert set(check_against_images(cells, folder).column("mpp")) == {0.5}
+    assert set(check_against_images(cells, folder, mpp=0.23).column("mpp")) == {0.23}
+    some = cells.with_columns(mpp=["0.5", ""] * 4)
+    with pytest.raises(ImageError, match=r"001.tiff has no resolution tags; give its um per"):
+        check_against_images(some, folder)
+    tagged = ImageFolder(str(write_midog(folder="tagged") / "images"))
+    assert set(check_against_images(cells, tagged).column("mpp")) == {0.25}
+
+
+@pytest.mark.parametrize("wrong", ["unknown", "0", "-0.25", "inf"])
+def test_an_mpp_in_the_table_that_is_none_is_refused(write_midog, wrong):
+    home = write_midog(tags=False)
+    cells = read_midog(home / "MIDOG.json", name="m").with_columns(mpp=["0.5"] * 7 + [wrong])
+    message = rf"1 values of the column mpp of 'm' .* \(first: '{wrong}' at ID 2003\)"
+    with pytest.raises(AnnotationError, match=message):
+        check_against_images(cells, ImageFolder(str(home / "images")))
+
+
+def test_whole_patches_keep_the_mpp_of_their_table(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "p.png")
+    folder = ImageFolder(str(tmp_path), whole=True)
+    table = AnnotationTable("lab", [1, 2], ["a", "a"], {"image": ["p.png"] * 2})
+    assert np.isnan(check_against_images(table, folder).column("mpp")).all()
+    stated = check_against_images(table.with_columns(mpp=["0.5", ""]), folder).column("mpp")
+    assert np.array_equal(stated, [0.5, np.nan], equal_nan=True)
+
+
+def test_a_whole_patch_of_an_absurd_size_is_refused_before_it_takes_memory(tmp_path):
+    tifffile.imwrite(tmp_path / "p.tiff", np.zeros((64, 64), np.uint8), tile=(16, 16))
+    with tifffile.TiffFile(tmp_path / "p.tiff", mode="r+") as file:
+        tags = file.pages[0].tags
+        for name, value in [("TileWidth", 16_384), ("TileLength", 16_384)]:
+            tags[name].overwrite(value)
+        for name in ("ImageWidth", "ImageLength"):
+            tags[name].overwrite(65_536)
+    folder = ImageFolder(str(tmp_path), whole=True)
+    table = AnnotationTable("lab", [1], ["a"], {"image": ["p.tiff"], "mpp": [np.nan]})
+    with pytest.raises(ImageError, match="65536 x 65536 px is too large to be a cropped patch"):
+        check_against_images(table, folder)
+    with pytest.raises(ImageError, match="65536 x 65536 px is too large to be a cropped patch"):
+        Patches(table, folder, 64, mpp=None).read([1])
+
+
+def test_a_dataset_added_without_images_takes_its_mpp_from_those_given_later(write_midog, tmp_path):
+    home = write_midog(resolution=(20_000, 20_000), edit=move_one_outside)
+    cells = read_midog(home / "MIDOG.json", name="m")
+    featstore.create(tmp_path / "lab.zarr")
+    add_annotations(tmp_path / "lab.zarr", cells)
+    store = featstore.open(tmp_path / "lab.zarr")
+    patches = Patches.of(store, "m", patch_px=32, images=home / "images")
+    folder = ImageFolder(str(home / "images"))
+    checked = check_against_images(cells, folder, outside="keep")
+    assert set(patches.annotations.column("mpp")) == {0.5}
+    assert np.array_equal(patches.read(cells.ids), Patches(checked, folder, 32).read(cells.ids))
+    with pytest.raises(ImageError, match="'m' was added without images; give --images"):
+        Patches.of(store, "m", patch_px=32)
 
 
 def move_one_outside(content):

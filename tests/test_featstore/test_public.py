@@ -37,10 +37,12 @@ PROBES = {
 ERRORS = {
     "AlreadyInStoreError",
     "AnnotationError",
+    "DamagedChunkError",
     "DigestError",
     "EncoderError",
     "FeatstoreError",
     "ImageError",
+    "LockedError",
     "MissingExtraError",
     "NotInStoreError",
     "StoreError",

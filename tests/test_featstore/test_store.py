@@ -252,3 +252,17 @@ def test_zarr_reads_every_array_without_this_library(filled_store):
     )
     ids = group["annotations/cells/id"][...]
     assert bytes(ids[0]).rstrip(b"\0").decode() == store.annotations("cells").ids[0]
+
+
+def test_a_column_whose_values_are_lost_is_not_made_up(filled_store):
+    store, _ = filled_store
+    shutil.rmtree(store.path / "annotations/cells/domain/c")
+    with pytest.raises(StoreError, match="annotations 'cells' are damaged: the values of 'domain'"):
+        store.annotations("cells")
+
+
+def test_an_array_that_never_got_a_chunk_is_taken_away_again(filled_store, tiny_spec):
+    store, _ = filled_store
+    with EmbeddingWriter(store.path, "cells", tiny_spec.at(key="new"), parts={}, run={}):
+        pass
+    assert [row.model for row in store.list()] == ["tiny"]

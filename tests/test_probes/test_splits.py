@@ -190,3 +190,38 @@ def test_string_ids_stay_strings(make_table, tmp_path):
         table.labels_of(back.test),
         table.labels[[table.ids.tolist().index(i) for i in back.test.tolist()]],
     )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"train": (-0.1,)},
+        {"train": (2.0,)},
+        {"train": (1.0, 1.0)},
+        {"train": ()},
+        {"repeats": 0},
+        {"seed": -1},
+    ],
+)
+def test_numbers_that_no_split_can_be_drawn_by_are_refused(make_table, arguments):
+    for maker in (probes.monte_carlo, probes.grouped):
+        with pytest.raises(SplitError, match=r"are not sizes|draw nothing"):
+            maker(make_table(), **arguments)
+
+
+def test_cells_without_a_domain_stop_a_domain_experiment(make_table):
+    table = make_table()
+    table.columns["domain"] = np.where(np.arange(600) < 7, "", table.columns["domain"])
+    with pytest.raises(SplitError, match="7 of 600 annotations of 'toy' have no domain"):
+        probes.single_domain(table)
+
+
+def test_an_id_that_trains_and_tests_is_found_in_a_file_written_by_hand(make_table, tmp_path):
+    split = probes.monte_carlo(make_table(), repeats=1, train=[1.0])[0]
+    both = probes.Split(split.train, split.val, np.append(split.test, split.train[0]))
+    probes.Splits("toy", "sha256:toy", "by hand", 0, {}, (both,)).save(tmp_path / "s.json")
+    with pytest.raises(SplitError, match="an ID of repeat 0, size 1 stands twice"):
+        probes.load_splits(tmp_path / "s.json")
+    probes.Splits("toy", "sha256:toy", "by hand", 0, {}, ()).save(tmp_path / "s.json")
+    with pytest.raises(SplitError, match="they hold no splits"):
+        probes.load_splits(tmp_path / "s.json")
