@@ -13,6 +13,7 @@ import uuid
 import numpy as np
 
 from featstore.errors import DamagedChunkError, StoreError
+from featstore.store.inside import refuse_outside
 
 __all__ = ["ChunkFiles", "write_file"]
 
@@ -89,10 +90,13 @@ class ChunkFiles:
         Shape of a chunk.
     dtype : dtype
         Type on disk.
+    store : pathlib.Path or None
+        Folder of a local store, which no chunk may lead out of.
     """
 
-    def __init__(self, folder, rows_per_chunk, dim, dtype):
+    def __init__(self, folder, rows_per_chunk, dim, dtype, *, store):
         self.folder = folder
+        self.store = store
         self.shape = (rows_per_chunk, dim)
         self.dtype = np.dtype(dtype).newbyteorder("<")
         self._mapped = {}
@@ -105,7 +109,7 @@ class ChunkFiles:
         plain = plain and array.metadata.codecs[0].to_dict() in LITTLE_ENDIAN
         if not plain or array.metadata.encode_chunk_key((0, 0)) != "c/0/0":
             return None
-        return cls(folder, *array.chunks, array.dtype)
+        return cls(folder, *array.chunks, array.dtype, store=getattr(array.store, "root", None))
 
     def path(self, number):
         """Path of one chunk's file."""
@@ -158,6 +162,7 @@ class ChunkFiles:
                 raise DamagedChunkError(self._problem(number, f"has {status.st_size} bytes"))
             identity = (status.st_ino, status.st_mtime_ns)
             if check or self._mapped.get(number, (None,))[0] != identity:
+                refuse_outside(self.store, self.path(number).relative_to(self.store))
                 buffer = mmap.mmap(handle, 0, access=mmap.ACCESS_READ)
                 self._mapped[number] = identity, self._rows(number, buffer, check)
         finally:

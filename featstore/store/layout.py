@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from featstore.errors import AlreadyInStoreError, NotInStoreError, StoreError
+from featstore.store.inside import refuse_outside
 from featstore.store.seal import ensure_group, seal
 
 __all__ = [
@@ -133,7 +134,15 @@ def _place(path, mode, storage_options):
         return _remote_place(path, mode, storage_options)
     if not Path(path).exists():
         raise NotInStoreError(f"no store at {path}; 'featstore add' or featstore.create makes one")
-    return _zipped_place(path, mode) if Path(path).suffix == ".zip" else Path(path)
+    if Path(path).is_file() and Path(path).suffix == ".zip":
+        return _zipped_place(path, mode)
+    return _folder_place(path, mode) if Path(path).is_dir() else Path(path)
+
+
+def _folder_place(path, mode):
+    from featstore.store.folder import FolderStore
+
+    return FolderStore(path, read_only=mode == "r")
 
 
 def _zipped_place(path, mode):
@@ -218,13 +227,18 @@ def metadata_of(root, name=""):
     key = f"{name}/zarr.json".lstrip("/")
     folder = getattr(root.store, "root", None)
     try:
-        raw = (Path(folder) / key).read_bytes() if folder is not None else _fetched(root, key)
+        raw = _fetched(root, key) if folder is None else _read(folder, key)
     except FileNotFoundError:
         return None
     try:
         return None if raw is None else json.loads(raw)
     except ValueError as error:
         raise StoreError(f"{key} of {root.store} is not JSON: {error}") from error
+
+
+def _read(folder, key):
+    refuse_outside(folder, key)
+    return (Path(folder) / key).read_bytes()
 
 
 def _fetched(root, key):

@@ -266,3 +266,31 @@ def test_an_array_that_never_got_a_chunk_is_taken_away_again(filled_store, tiny_
     with EmbeddingWriter(store.path, "cells", tiny_spec.at(key="new"), parts={}, run={}):
         pass
     assert [row.model for row in store.list()] == ["tiny"]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "zarr.json",
+        "annotations/cells/zarr.json",
+        "annotations/cells/x/c/0",
+        "annotations/cells/label/zarr.json",
+        "embeddings/tiny/cells/values/c/0/0",
+        "embeddings/tiny/cells/values/c",
+        "embeddings/tiny",
+    ],
+)
+def test_a_link_out_of_the_store_is_not_followed(filled_store, tmp_path, key):
+    store, _ = filled_store
+    inside, outside = store.path / key, tmp_path / "elsewhere"
+    inside.rename(outside)
+    inside.symlink_to(outside)
+    with pytest.raises(StoreError, match="is a link that leads out of the store"):
+        read_everything(store.path)
+
+
+def read_everything(path):
+    opened = featstore.open(path)
+    opened.annotations("cells")
+    embeddings = opened.embeddings("tiny", "cells")
+    embeddings.read(embeddings.ids)
