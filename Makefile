@@ -23,13 +23,6 @@ bench: $(VENV)/.installed-dev
 clean:
 	rm -rf $(VENV) $(OUT) build *.egg-info
 
-# s3fs first: it asks for one range of botocore, moto for any, and pip asked for both at once takes
-# the newest for moto and then finds no s3fs that goes with it.
-$(VENV)/.installed-dev: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[remote]'
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
-	@touch $@
-
 $(VENV)/.installed-%: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[$*]'
 	@touch $@
