@@ -201,6 +201,8 @@ class ChunkFiles:
             NaN where a chunk is not there.
         """
         width = len(range(*columns.indices(self.shape[1])))
+        if len(rows):
+            self.map(int(rows[0]) // self.shape[0])  # refuses a false shape before memory is taken
         gathered = np.empty((len(rows), width), dtype)
         in_order = bool((rows[1:] >= rows[:-1]).all())
         order = None if in_order else np.argsort(rows, kind="stable")

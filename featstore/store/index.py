@@ -9,6 +9,7 @@ import numpy as np
 
 from featstore.annotations import AnnotationTable
 from featstore.errors import StoreError
+from featstore.store.chunks import CHECKSUM_BYTES
 from featstore.store.layout import new_array
 
 __all__ = ["read_ids", "read_table", "write_table"]
@@ -97,12 +98,26 @@ def _fill(group, name, values):
 
 def _read_column(array):
     remote = hasattr(array.store, "folders")  # says itself what is missing, and may not list
-    if array.size and not remote and array.nchunks_initialized < array.nchunks:
-        raise ValueError(f"the values of {array.basename!r} are missing")
+    if array.size and not remote:
+        _check_there(array)
     values = array[...]
     if "categories" in array.attrs:
         return np.array(array.attrs["categories"], dtype=str)[values]
     return _decoded(values) if array.attrs.get("encoding") == "utf-8" else values
+
+
+def _check_there(array):
+    """Refuse a column whose one chunk is missing, or not of the size that the array declares."""
+    from zarr.core.sync import sync
+
+    if array.nchunks != 1 or not array.nchunks_initialized:
+        raise ValueError(f"the values of {array.basename!r} are missing")
+    place = array.metadata.encode_chunk_key((0,) * array.ndim)
+    n_bytes = sync(array.store.getsize(f"{array.path}/{place}"))
+    if n_bytes != array.nbytes + CHECKSUM_BYTES:
+        raise ValueError(
+            f"{array.basename!r} declares {array.nbytes} bytes and holds {n_bytes - CHECKSUM_BYTES}"
+        )
 
 
 def _encoded(texts):

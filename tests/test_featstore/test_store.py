@@ -294,3 +294,23 @@ def read_everything(path):
     opened.annotations("cells")
     embeddings = opened.embeddings("tiny", "cells")
     embeddings.read(embeddings.ids)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("annotations/cells/x", "'x' declares 8000000000000 bytes and holds 320"),
+        ("embeddings/tiny/cells/values", "chunk 0 of .* has 964 bytes"),
+    ],
+)
+def test_a_shape_that_is_not_there_is_refused_before_memory_is_taken(filled_store, name, message):
+    store, _ = filled_store
+    file = store.path / name / "zarr.json"
+    content = json.loads(file.read_text())
+    wide = 10**12 if name.endswith("x") else 10**9
+    place = 0 if name.endswith("x") else 1
+    content["shape"][place] = wide
+    content["chunk_grid"]["configuration"]["chunk_shape"][place] = wide
+    file.write_text(json.dumps(content))
+    with pytest.raises(StoreError, match=message):
+        read_everything(store.path)
