@@ -161,7 +161,8 @@ def load_splits(path):
             raise ValueError("they hold no splits, or no digest of their dataset")
         return splits
     except (KeyError, TypeError, ValueError) as error:
-        raise SplitError(f"the splits {path} are damaged: {error}") from error
+        reason = "a field is missing" if isinstance(error, TypeError) else error
+        raise SplitError(f"the splits {path} are damaged: {reason}") from error
 
 
 def monte_carlo(annotations, *, repeats=5, test=0.2, val=0.2, train=PAPER_SIZES, seed=42):

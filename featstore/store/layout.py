@@ -112,7 +112,14 @@ def open_root(path, *, mode="r", storage_options=None):
         version = root.attrs["featstore"]["format"]
     except StoreError:
         raise
-    except (FileNotFoundError, NotADirectoryError, KeyError, TypeError, ValueError) as error:
+    except (
+        FileNotFoundError,
+        FileExistsError,
+        NotADirectoryError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise StoreError(
             f"{path} is not a featstore store ({_reason(error)}); make one with 'featstore add'"
         ) from error
