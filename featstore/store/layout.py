@@ -43,7 +43,7 @@ __all__ = [
 
 FORMAT = "1.0"
 KEY = re.compile(r"[a-z0-9][a-z0-9._-]*")
-NOT_KEYS = ("zarr.json", "c")  # what Zarr calls its own files
+NOT_KEYS = ("zarr.json",)  # what Zarr calls its own file
 CHUNK_BYTES = 8 * 2**20  # few files, and still little to lose (docs/decisions/chunks.md)
 FEWEST_ROWS = 256  # smaller chunks make many files of a small dataset
 CHUNKS_AT_LEAST = 16  # so that an interrupted run of a small dataset has something to go on from
