@@ -151,6 +151,10 @@ class FailingStore(WrapperStore):
                 raise ConnectionError("lost")
         return await super().get(key, prototype, byte_range)
 
+    async def getsize(self, key):
+        """Ask without reading, as a real store does; Zarr's wrapper would read the whole chunk."""
+        return await self._store.getsize(key)
+
 
 def through_a_connection(path, n_chunks):
     """Open a store that fails after so many chunks have been read."""
@@ -185,7 +189,7 @@ def test_a_copy_that_is_cut_off_at_any_chunk_goes_on_and_ends_the_same(source, t
 
 def test_a_copy_goes_on_through_all_its_interruptions_until_it_is_done(source, tmp_path):
     n_cut, n_chunks_of_the_table = 0, 10  # read to be compared, and at first to be copied
-    while True:
+    while n_cut < 20:
         try:
             copy(through_a_connection(source.path, n_chunks_of_the_table + 1), tmp_path / "target")
         except ConnectionError:
