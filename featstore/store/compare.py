@@ -9,7 +9,6 @@ from featstore.errors import StoreError
 __all__ = ["Comparison", "compare"]
 
 ROWS_AT_ONCE = 4_096
-WORST_IDS = 5
 
 
 @dataclass(frozen=True, eq=False)

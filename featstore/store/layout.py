@@ -28,6 +28,7 @@ __all__ = [
     "FORMAT",
     "check_key",
     "create_root",
+    "fetch",
     "file_budget",
     "finish_swaps",
     "is_remote",
@@ -234,7 +235,7 @@ def metadata_of(root, name=""):
     key = f"{name}/zarr.json".lstrip("/")
     folder = getattr(root.store, "root", None)
     try:
-        raw = _fetched(root, key) if folder is None else _read(folder, key)
+        raw = fetch(root, key) if folder is None else _read(folder, key)
     except FileNotFoundError:
         return None
     try:
@@ -248,11 +249,29 @@ def _read(folder, key):
     return (Path(folder) / key).read_bytes()
 
 
-def _fetched(root, key):
+def fetch(root, key, *, n_last=None):
+    """Fetch one file of a store, or its last bytes.
+
+    Parameters
+    ----------
+    root : zarr.Group
+        Root of a store, wherever it is.
+    key : str
+        Path in the store.
+    n_last : int, optional
+        How many bytes of its end; all by default.
+
+    Returns
+    -------
+    bytes or None
+        None where there is no such file.
+    """
+    from zarr.abc.store import SuffixByteRequest
     from zarr.core.buffer import default_buffer_prototype
     from zarr.core.sync import sync
 
-    fetched = sync(root.store.get(key, default_buffer_prototype()))
+    part = SuffixByteRequest(n_last) if n_last else None
+    fetched = sync(root.store.get(key, default_buffer_prototype(), part))
     return None if fetched is None else fetched.to_bytes()
 
 

@@ -10,37 +10,12 @@ import numpy as np
 
 from featstore.errors import DamagedChunkError, StoreError
 from featstore.store.chunks import CHECKSUM_BYTES, checksum
+from featstore.store.layout import fetch
 from featstore.store.seal import SEAL, parse, seal_of
 
-__all__ = ["SourceChunks", "check_chunk", "check_seal", "fetch"]
+__all__ = ["SourceChunks", "check_chunk", "check_seal"]
 
 CACHED_CHUNKS = 8  # of about 8 MiB: two tables in other orders jump between chunks
-
-
-def fetch(root, key, *, n_last=None):
-    """Fetch one file of a store, or its last bytes.
-
-    Parameters
-    ----------
-    root : zarr.Group
-        Root of a store, wherever it is.
-    key : str
-        Path in the store.
-    n_last : int, optional
-        How many bytes of its end; all by default.
-
-    Returns
-    -------
-    bytes or None
-        None where there is no such file.
-    """
-    from zarr.abc.store import SuffixByteRequest
-    from zarr.core.buffer import default_buffer_prototype
-    from zarr.core.sync import sync
-
-    part = SuffixByteRequest(n_last) if n_last else None
-    fetched = sync(root.store.get(key, default_buffer_prototype(), part))
-    return None if fetched is None else fetched.to_bytes()
 
 
 def check_chunk(data, name):

@@ -22,6 +22,7 @@ from featstore.store.chunks import CHECKSUM_BYTES, write_file
 from featstore.store.layout import (
     check_key,
     create_root,
+    fetch,
     local_path,
     members,
     new_array,
@@ -33,7 +34,7 @@ from featstore.store.lock import writer_lock
 from featstore.store.manifest import MANIFEST, store_files, write_manifest
 from featstore.store.reader import Store
 from featstore.store.seal import SEAL
-from featstore.store.source import SourceChunks, check_chunk, check_seal, fetch
+from featstore.store.source import SourceChunks, check_chunk, check_seal
 from featstore.store.writer import EmbeddingWriter, extend_annotations
 
 __all__ = ["Copied", "CopiedPart", "Selection", "copy", "select", "terms_notes"]
