@@ -14,7 +14,11 @@ import numpy as np
 from featstore.errors import AnnotationError
 from featstore.ids import IdIndex, as_ids
 
-__all__ = ["AnnotationTable"]
+__all__ = ["LOOK_ALIKE", "MITOTIC_FIGURE", "AnnotationTable"]
+
+# What the field asks of a mitotic-figure dataset, in words that every reader brings its own to.
+MITOTIC_FIGURE = "mitotic figure"
+LOOK_ALIKE = "look-alike"
 
 
 @dataclass(frozen=True, eq=False)

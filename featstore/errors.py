@@ -13,6 +13,9 @@
     ├── ImageError (OSError)               missing, unreadable, without resolution
     ├── EncoderError (ValueError)          unknown name, other weights, a value that is not finite
     └── MissingExtraError (ImportError)    a part of the installation is not there
+
+    KnownCountsWarning (UserWarning)       a published file that gives other numbers than published
+    UpsampledPatchesWarning (UserWarning)  patches that show no more than their images do
 """
 
 import importlib
@@ -25,10 +28,12 @@ __all__ = [
     "EncoderError",
     "FeatstoreError",
     "ImageError",
+    "KnownCountsWarning",
     "LockedError",
     "MissingExtraError",
     "NotInStoreError",
     "StoreError",
+    "UpsampledPatchesWarning",
     "require",
 ]
 
@@ -50,7 +55,7 @@ class AlreadyInStoreError(StoreError):
 
 
 class DamagedChunkError(StoreError):
-    """A chunk of embeddings that does not hold what was written."""
+    """A chunk of embeddings or patches that does not hold what was written."""
 
 
 class LockedError(StoreError):
@@ -75,6 +80,14 @@ class EncoderError(FeatstoreError, ValueError):
 
 class MissingExtraError(FeatstoreError, ImportError):
     """An optional library is asked for and not installed."""
+
+
+class KnownCountsWarning(UserWarning):
+    """A published annotation file gives other numbers than were published with it."""
+
+
+class UpsampledPatchesWarning(UserWarning):
+    """Patches are asked for at a finer resolution than their images have."""
 
 
 def require(module, *, extra, purpose):

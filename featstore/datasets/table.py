@@ -1,54 +1,71 @@
-"""Tables of patches that are already cropped: a CSV with a file and a label in each row."""
+"""Tables of annotations: CSV or Parquet, a row for each, the columns named by the caller.
 
-import csv
-import io
+Two kinds of rows: a file of an already cropped patch, or a centre in a larger image. What a column
+means is never guessed beyond its plain name.
+"""
+
+import os
 import re
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 
-from featstore.annotations import AnnotationTable
+from featstore.annotations import LOOK_ALIKE, MITOTIC_FIGURE, AnnotationTable
+from featstore.datasets.csv_columns import read_csv_columns
+from featstore.datasets.labels import LabelMap, known_label
+from featstore.datasets.parquet_columns import PARQUET_MAGIC, read_parquet_columns
+from featstore.datasets.reading import LeftOut, Reading
+from featstore.datasets.untrusted import as_line, finite, short, text_column
 from featstore.errors import AnnotationError, ImageError
 
-__all__ = ["read_patch_table"]
+__all__ = ["read_centre_table", "read_patch_table"]
 
 OPTIONAL = ("slide", "domain")
-SEPARATORS = (",", ";", "\t")
 ALWAYS_TEXT = ("slide", "domain", "case", "scanner", "patient")  # names, even where all are digits
 # What a table in a store has or keeps for itself: 'c' and 'zarr.json' are Zarr's own names.
 RESERVED = ("id", "label", "image", "c", "zarr.json")
-DIGITS_KEPT = 15  # decimal digits that every float64 gives back unchanged
 
 
 def read_patch_table(
-    path, *, name, images=None, id="id", file="file", label="label", slide=None, domain=None
+    path,
+    *,
+    name,
+    images=None,
+    id="id",
+    file="file",
+    label="label",
+    slide=None,
+    domain=None,
+    labels=None,
 ):
-    """Read a CSV of cropped patches.
+    """Read a CSV or Parquet file of cropped patches.
 
     Parameters
     ----------
     path : path-like
-        CSV in UTF-8 with a header; comma, semicolon or tab separates its columns. Blanks at both
-        ends of a name or a value do not count.
+        Parquet, or CSV in UTF-8 with a header; comma, semicolon or tab separates its columns.
+        Blanks at both ends of a name or a value do not count.
     name : str
         Name of the dataset.
     images : path-like, optional
-        Folder of the patch files; the CSV's own folder by default. A file that the CSV names
+        Folder of the patch files; the table's own folder by default. A file that the table names
         without a folder is, where it is not there, looked for by its name in the folders below,
         where it must be the only one.
     id, file, label : str
         Names of the columns.
     slide, domain : str, optional
         Names of these columns; columns called ``slide`` and ``domain`` are taken without asking.
+    labels : mapping of str to str, optional
+        Labels to write in place of the table's own.
 
     Returns
     -------
-    AnnotationTable
-        ``image`` is the patch file, relative to the folder. All further columns of the CSV are
-        kept, their names in lower case; those whose name the table needs itself (``id``,
-        ``label``, ``image``, ``c``, ``zarr.json``, and ``slide`` or ``domain`` where another
-        column is taken for it) have ``csv_`` before it.
+    Reading
+        ``image`` is the patch file, relative to the folder. All further columns are kept, their
+        names in lower case; those whose name the table needs itself (``id``, ``label``,
+        ``image``, ``c``, ``zarr.json``, and ``slide`` or ``domain`` where another column is taken
+        for it) have ``csv_`` or ``parquet_`` before it.
 
     Raises
     ------
@@ -60,9 +77,11 @@ def read_patch_table(
 
     Notes
     -----
-    A column becomes numbers where that loses nothing: no leading zero, integers within int64,
-    at most 15 significant digits otherwise; empty values are then NaN. ``slide``, ``domain``,
-    ``case``, ``scanner`` and ``patient`` stay text.
+    A column of a CSV becomes numbers where that loses nothing: no leading zero, integers within
+    int64, at most 15 significant digits otherwise; empty values are then NaN. Columns of a Parquet
+    file keep their type; integers with gaps become floats where that loses nothing. ``slide``,
+    ``domain``, ``case``, ``scanner`` and ``patient`` are always text. Lists, records and bytes in a
+    Parquet file are left out.
 
     Examples
     --------
@@ -71,166 +90,201 @@ def read_patch_table(
     >>> (folder / "normal").mkdir(); (folder / "normal" / "7.png").touch()
     >>> _ = (folder / "labels.csv").write_text("uid,png,kind\\n7,7.png,normal\\n")
     >>> cells = read_patch_table(folder / "labels.csv", name="lab", id="uid", file="png",
-    ...                          label="kind")
+    ...                          label="kind").table
     >>> cells.ids, cells.images
     (array([7]), array(['normal/7.png'], dtype='<U12'))
     """
     roles = {"id": id, "file": file, "label": label}
-    roles |= {key: value for key, value in (("slide", slide), ("domain", domain)) if value}
-    table = _load(path, needed=set(roles.values()))
+    table, left_out = _load(path, roles, slide=slide, domain=domain)
+    folder = Path(images) if images is not None else Path(path).parent
+    files = _PatchFiles(folder).relative(table[roles["file"]].texts())
+    columns = {"image": text_column(files, roles["file"], path)}
+    return _reading(name, table, roles, columns, labels, left_out, path)
+
+
+def read_centre_table(
+    path,
+    *,
+    name,
+    id="id",
+    file=None,
+    label="label",
+    x="x",
+    y="y",
+    slide=None,
+    domain=None,
+    labels=None,
+):
+    """Read a CSV or Parquet file of centres in larger images.
+
+    Parameters
+    ----------
+    path, name, slide, domain, labels
+        As in :func:`read_patch_table`.
+    id, label, x, y : str
+        Names of the columns; ``x`` and ``y`` are in pixels of the image at full resolution.
+    file : str, optional
+        Name of the column of image files; ``image`` by default, or ``file`` where there is no
+        such column.
+
+    Returns
+    -------
+    Reading
+        Columns ``x``, ``y``, ``image``, ``slide`` (the image's name without its ending, where the
+        table says nothing of slides), and all further ones as in :func:`read_patch_table`.
+
+    Raises
+    ------
+    AnnotationError
+        As in :func:`read_patch_table`, and if a centre is not two finite numbers.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "cells.csv"
+    >>> _ = file.write_text("id,image,x_px,y_px,label\\n7,a.svs,10.5,20,mitotic figure\\n")
+    >>> cells = read_centre_table(file, name="lab", x="x_px", y="y_px").table
+    >>> cells.x, cells.y, cells.slides
+    (array([10.5]), array([20.]), array(['a'], dtype='<U1'))
+    """
+    roles = {"id": id, "label": label, "x": x, "y": y, "file": file}
+    table, left_out = _load(path, roles, slide=slide, domain=domain)
+    files = _files(table[roles["file"]], roles["file"], path)
+    columns = {axis: _numbers(table[roles[axis]], roles[axis], path) for axis in ("x", "y")}
+    columns["image"] = text_column(files, roles["file"], path)
+    if "slide" not in roles:
+        columns["slide"] = text_column([Path(image).stem for image in files], "slide", path)
+    return _reading(name, table, roles, columns, labels, left_out, path)
+
+
+def _load(path, roles, **optional):
+    """Read all columns, and settle which of them has which role."""
+    roles |= {role: column for role, column in optional.items() if column}
+    table, nested = _columns_of(path, needed={column for column in roles.values() if column})
+    if roles["file"] is None:
+        roles["file"] = "image" if "image" in table else "file"
     roles |= {role: role for role in OPTIONAL if role not in roles and role in table}
     _check_columns(table, roles, path)
-    folder = Path(images) if images is not None else Path(path).parent
-    columns = {"image": np.array(_PatchFiles(folder).relative(table[roles["file"]]))}
-    columns |= {role: np.array(table[roles[role]]) for role in OPTIONAL if role in roles}
-    columns |= _further_columns(table, roles, path)
-    ids = _ids(table[roles["id"]], roles["id"], path)
-    return AnnotationTable(name, ids, np.array(table[roles["label"]]), columns)
+    if not nested:
+        return table, ()
+    return table, (
+        LeftOut("of lists, records or bytes", len(nested), "columns", tuple(map(as_line, nested))),
+    )
 
 
-def _load(path, *, needed):
-    """Columns of a CSV as texts, by their headers."""
-    text = _text(path)
-    separator = _separator(text, needed, path)
-    header, *rows = _rows(text, separator, path) or [[]]
-    if not rows:
-        raise AnnotationError(f"{path} holds no rows; one row per patch is needed")
-    for number, row in enumerate(rows, start=1):
-        if any(row[len(header) :]):
-            raise AnnotationError(
-                f"row {number} of {path} has {len(row)} values and the header {len(header)} names; "
-                f"put values that hold {separator!r} into quotes"
-            )
-        row.extend([""] * (len(header) - len(row)))
-    return _by_header(header, list(zip(*(row[: len(header)] for row in rows), strict=True)), path)
+def _columns_of(path, *, needed):
+    if _is_parquet(path):
+        return read_parquet_columns(path, needed=needed)
+    return read_csv_columns(path, needed=needed), []
 
 
-def _text(path):
+def _is_parquet(path):
     try:
-        return Path(path).read_bytes().decode("utf-8-sig")
+        with open(path, "rb") as file:
+            return file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
     except OSError as error:
         raise AnnotationError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f"{path} is not a CSV in UTF-8: {error}; save it as such") from error
-
-
-def _rows(text, separator, path):
-    """Values of all lines that are not blank, without blanks at their ends."""
-    source = io.StringIO(text, newline="")
-    reader = csv.reader(source, delimiter=separator, skipinitialspace=True, strict=True)
-    try:
-        rows = [[value.strip() for value in row] for row in reader]
-    except csv.Error as error:
-        raise AnnotationError(
-            f"{path} is not a CSV with a header: line {reader.line_num}: {error}"
-        ) from error
-    return [row for row in rows if row not in ([], [""])]
-
-
-def _separator(text, needed, path):
-    """Whichever of comma, semicolon and tab parts the header into the columns asked for."""
-    headers = {separator: _header(text, separator) for separator in SEPARATORS}
-    splitting = [separator for separator in SEPARATORS if len(headers[separator]) > 1]
-    if len(splitting) > 1:
-        fitting = [separator for separator in splitting if needed <= headers[separator]]
-        if len(fitting) != 1:
-            raise AnnotationError(
-                f"the header of {path} holds {' and '.join(map(repr, splitting))}, and which of "
-                "them separates the columns is unclear; keep one of them"
-            )
-        splitting = fitting
-    return splitting[0] if splitting else SEPARATORS[0]
-
-
-def _header(text, separator):
-    lines = io.StringIO(text.lstrip("\r\n"), newline="")
-    try:
-        names = next(csv.reader(lines, delimiter=separator, skipinitialspace=True), [])
-    except csv.Error:  # the reading proper says what is wrong
-        names = []
-    return {name.strip() for name in names}
-
-
-def _by_header(header, columns, path):
-    """Columns by their names; one without a name is kept where it holds something."""
-    table = {}
-    for place, (name, values) in enumerate(zip(header, columns, strict=True)):
-        if not name and not any(values):
-            continue  # a separator at the end of each line
-        key = name or f"unnamed_{place}"
-        if key in table:
-            raise AnnotationError(f"{path} has two columns {key!r}; rename one")
-        table[key] = values
-    return table
 
 
 def _check_columns(table, roles, path):
     for role, column in roles.items():
         if column not in table:
             raise AnnotationError(
-                f"{path} has no column {column!r} for the {role}; it has {', '.join(table)}. "
-                f"Name one with --{role}"
+                f"{path} has no column {column!r} for the {role}; it has "
+                f"{as_line(', '.join(table))}. Name one with --{role}"
             )
 
 
-def _ids(texts, column, path):
-    """IDs as integers where that loses nothing; '007' stays a string."""
+def _reading(name, table, roles, columns, labels, left_out, path):
+    """Put together what both kinds of rows share."""
+    columns = columns | {
+        role: text_column(table[roles[role]].texts(), roles[role], path)
+        for role in OPTIONAL
+        if role in roles
+    }
+    columns |= _further_columns(table, roles, taken=columns, path=path)
+    label_of_row, notes = _labels(table[roles["label"]].texts(), LabelMap(labels), path)
+    ids = _ids(table[roles["id"]], roles["id"], path)
+    return Reading(AnnotationTable(name, ids, label_of_row, columns), left_out, notes)
+
+
+def _labels(texts, label_map, path):
+    """Labels as they stand, or as the caller maps them, and a note where they have other names."""
+    label_map.check_names(texts, path)
+    labels = [label_map.asked_for(text) or text for text in texts]
+    notes = [
+        f"label {short(label)} is kept as it stands; --map-label "
+        f"'{label}={known_label(label)}' gives it the name it has in other datasets"
+        for label in sorted(set(labels))
+        if known_label(label) and label not in (MITOTIC_FIGURE, LOOK_ALIKE)
+    ]
+    return text_column(labels, "label", path), tuple(notes)
+
+
+def _ids(column, name, path):
+    texts = column.texts()
     if "" in texts:
         raise AnnotationError(
-            f"row {texts.index('') + 1} of {path} has nothing in {column!r}; every patch needs an "
-            "ID"
+            f"row {texts.index('') + 1} of {path} has nothing in {name!r}; every annotation needs "
+            "an ID"
         )
-    canonical = all(re.fullmatch(r"0|-?[1-9][0-9]{0,17}", text) for text in texts)
-    return np.array(texts).astype(np.int64) if canonical else np.array(texts)
+    return column.ids()
 
 
-def _further_columns(table, roles, path):
+def _files(column, name, path):
+    files = column.texts()
+    if "" in files:
+        raise AnnotationError(
+            f"row {files.index('') + 1} of {path} has nothing in {name!r}; every annotation is on "
+            "an image"
+        )
+    return files
+
+
+def _numbers(column, name, path):
+    """Centres, float64; the first that is no finite number is named."""
+    texts = column.texts()
+    numbers = [_number(text) for text in texts]
+    if None in numbers:
+        row = numbers.index(None)
+        raise AnnotationError(
+            f"row {row + 1} of {path} has {short(texts[row])} in {name!r}; a finite number of "
+            "pixels is needed"
+        )
+    return np.array(numbers)
+
+
+def _number(text):
+    try:
+        return None if "_" in text else finite(float(text))
+    except ValueError:
+        return None
+
+
+def _further_columns(table, roles, *, taken, path):
     """All columns without a role, under the names they have in a store."""
-    reserved = {*RESERVED, *(role for role in OPTIONAL if role in roles)}
+    reserved = {*RESERVED, *taken}
+    kind = "parquet" if _is_parquet(path) else "csv"
     header_of, further = {}, {}
     for place, header in enumerate(table):
         if header in roles.values():
             continue
         name = re.sub(r"[^a-z0-9._-]+", "_", header.lower()).strip("._-") or f"column_{place}"
-        name = f"csv_{name}" if name in reserved else name
+        name = f"{kind}_{name}" if name in reserved else name
         if name in further:
             raise AnnotationError(
                 f"the columns {header_of[name]!r} and {header!r} of {path} would both be called "
                 f"{name!r}; rename one"
             )
         header_of[name] = header
-        further[name] = _values(name, table[header])
+        further[name] = _values(name, table[header], path)
     return further
 
 
-def _values(name, texts):
-    """Numbers where that loses nothing, NaN where there is none; else text as it stands.
-
-    Examples
-    --------
-    >>> _values("x", ["7", "12"]), _values("x", ["0.5", ""]), _values("x", ["007", "8"])
-    (array([ 7, 12]), array([0.5, nan]), array(['007', '8'], dtype='<U3'))
-    """
-    if name in ALWAYS_TEXT or not all(_is_number(text) for text in texts if text):
-        return np.array(texts)
-    if all(re.fullmatch(r"-?[0-9]+", text) for text in texts):
-        within = all(-(2**63) <= int(text) < 2**63 for text in texts)
-        return np.array([int(text) for text in texts]) if within else np.array(texts)
-    if any(_n_significant(text) > DIGITS_KEPT for text in texts):
-        return np.array(texts)
-    return np.array([float(text or "nan") for text in texts])
-
-
-def _is_number(text):
-    """Whether a text is a number as a program writes it: no sign '+', no leading zero."""
-    integer = r"0|-?[1-9][0-9]{0,18}"
-    decimal = r"-?(0|[1-9][0-9]*)(\.[0-9]+(e[+-]?[0-9]{1,2})?|e[+-][0-9]{2})"
-    return re.fullmatch(f"{integer}|{decimal}", text) is not None
-
-
-def _n_significant(text):
-    mantissa = text.partition("e")[0]
-    return len(re.sub(r"[-.]", "", mantissa).lstrip("0"))
+def _values(name, column, path):
+    if name in ALWAYS_TEXT:
+        return text_column(column.texts(), name, path)
+    return column.array()
 
 
 class _PatchFiles:
@@ -248,7 +302,7 @@ class _PatchFiles:
     def _relative(self, file):
         if not file or Path(file).is_absolute() or ".." in Path(file).parts:
             raise ImageError(f"patch file {file!r} is not a path within {self.folder}")
-        if (self.folder / file).is_file():
+        if os.path.isfile(self.folder / file):  # False where no system allows such a name
             return Path(file).as_posix()
         # A folder that the CSV names is meant: the same file name elsewhere is another patch.
         found = self._below().get(file, []) if len(Path(file).parts) == 1 else []
