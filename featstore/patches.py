@@ -1,145 +1,46 @@
 """Patches around annotations: centre, size in px and um/px to uint8 pixels.
 
-One rule for positions: pixel k of an image covers [k, k + 1), and the patch of ``p`` source pixels
-around centre c starts at floor(c - p/2 + 1/2), so a centre halfway between two pixels goes up.
+Where a patch lies is decided in :mod:`featstore.windows`; here it is read, and resampled where it
+must be. Within one call, annotations of one image are cut together, so that each tile is decoded
+once.
 """
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 
 from featstore.annotations import AnnotationTable
-from featstore.errors import AnnotationError, ImageError, require
-from featstore.images import ImageFolder, open_image
+from featstore.errors import AnnotationError, ImageError, UpsampledPatchesWarning, require
+from featstore.images import ImageFolder
+from featstore.survey import check_against_images, opened
+from featstore.windows import SAME_MPP, CutSpec, neighbours, windows_in
 
-__all__ = ["SAME_MPP", "Patches", "check_against_images"]
+__all__ = ["Patches", "patches_of"]
 
-# Two resolutions this near count as one: 224 px then cover within 1.2 px of what was asked for.
-SAME_MPP = 0.01
-IMAGES_OPEN = 8
-LARGEST_WHOLE_PX = 2**28  # a cropped patch is decoded whole: 768 MiB, more than any is meant to be
+IMAGES_OPEN = 32
+KERNEL_REACH_PX = 2  # bicubic, per pixel of the coarser of the two grids
 
 
-def check_against_images(annotations, folder, *, mpp=None, outside="error"):
-    """Look at every image once: is it there, readable, of known resolution, with its cells inside.
+def patches_of(store, dataset, *, patch_px, mpp=0.25, images=None):
+    """Patches of a dataset, out of the store's cache where that has the same bytes, else cut anew.
 
     Parameters
     ----------
-    annotations : AnnotationTable
-        With the column ``image`` and, unless the folder holds whole patches, ``x`` and ``y``.
-    folder : ImageFolder
-        Where the images are.
-    mpp : float, optional
-        Um per pixel of all images, in place of what the files and the table say.
-    outside : {'error', 'drop', 'keep'}
-        What to do with annotations whose centre lies outside their image: refuse, leave them out,
-        or keep them (their patches are padded with white).
+    store, dataset, patch_px, mpp, images
+        As for :meth:`Patches.of`. With ``images``, patches are cut from these.
 
     Returns
     -------
-    AnnotationTable
-        With the column ``mpp``: um per pixel of the annotation's image, as the file says or, where
-        it says nothing, as a column ``mpp`` of ``annotations`` does. Whole patches of unknown
-        resolution have NaN there.
-
-    Raises
-    ------
-    ImageError
-        If an image is missing, unreadable or (unless it is a whole patch) without resolution, or
-        a whole patch is too large to be one.
-    AnnotationError
-        If an annotation lies outside its image and ``outside`` is 'error', or the column ``mpp``
-        of ``annotations`` holds something else than numbers above 0.
+    Patches or CachedPatches
+        Both have ``ids``, ``patch_px``, ``mpp`` and ``read(ids)``.
     """
-    files, image_of_row = np.unique(annotations.images, return_inverse=True)
-    facts = [_facts(folder, file) for file in files]
-    sizes = np.array([(fact.width_px, fact.height_px) for fact in facts]).reshape(-1, 2)
-    if mpp is None:
-        mpp_of_row = _settle_mpp(annotations, folder, [facts[place] for place in image_of_row])
-    else:
-        mpp_of_row = np.full(len(annotations), float(mpp))
-    checked = annotations.with_columns(mpp=mpp_of_row)
-    return checked if folder.whole else _settle_outside(checked, sizes[image_of_row], outside)
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """What :func:`check_against_images` keeps of an image it has closed again."""
-
-    width_px: int
-    height_px: int
-    mpp: float  # NaN where the file does not say
-    mpp_found: str
-
-
-def _facts(folder, file):
-    image = _opened(folder, file)
-    mpp = np.nan if image.mpp is None else image.mpp
-    return _Facts(image.width_px, image.height_px, mpp, image.mpp_found)
-
-
-def _opened(folder, file):
-    image = open_image(folder.path(file))
-    if folder.whole and image.width_px * image.height_px > LARGEST_WHOLE_PX:
-        raise ImageError(
-            f"image {folder.path(file)} of {image.width_px} x {image.height_px} px is too large to "
-            "be a cropped patch; add it with --annotations, which say where to cut"
-        )
-    return image
-
-
-def _settle_mpp(annotations, folder, facts):
-    """Um per pixel by row: of the file, else of the table's own column, else NaN."""
-    of_files = np.array([fact.mpp for fact in facts], dtype=float)
-    settled = np.where(np.isnan(of_files), _mpp_of_table(annotations), of_files)
-    unknown = np.flatnonzero(np.isnan(settled))
-    if unknown.size and not folder.whole:
-        row = unknown[0]
-        raise ImageError(
-            f"image {folder.path(annotations.images[row])} has {facts[row].mpp_found}; give its um "
-            "per pixel with --mpp to 'featstore add'"
-        )
-    return settled
-
-
-def _mpp_of_table(annotations):
-    """Um per pixel in the column ``mpp`` of a table, NaN where it is empty or not there."""
-    if "mpp" not in annotations.columns:
-        return np.full(len(annotations), np.nan)
-    stated = annotations.column("mpp").tolist()
-    mpp = np.array([_number_or_minus_one(value) for value in stated])
-    wrong = np.flatnonzero((mpp <= 0) | np.isinf(mpp))
-    if wrong.size:
-        raise AnnotationError(
-            f"{wrong.size} values of the column mpp of {annotations.name!r} are not um per pixel "
-            f"(first: {stated[wrong[0]]!r} at ID {annotations.ids.tolist()[wrong[0]]!r}); give "
-            "numbers above 0, or --mpp"
-        )
-    return mpp
-
-
-def _number_or_minus_one(value):
-    try:
-        return float(value) if value != "" else np.nan
-    except ValueError:
-        return -1.0
-
-
-def _settle_outside(annotations, sizes, outside):
-    inside = (annotations.x >= 0) & (annotations.y >= 0)
-    inside &= (annotations.x < sizes[:, 0]) & (annotations.y < sizes[:, 1])
-    if inside.all() or outside == "keep":
-        return annotations
-    if outside == "drop":
-        return annotations.take(annotations.ids[inside])
-    row = np.flatnonzero(~inside)[0]
-    raise AnnotationError(
-        f"{np.sum(~inside)} of {len(annotations)} annotations lie outside their image (first: ID "
-        f"{annotations.ids[row]} at ({annotations.x[row]:g}, {annotations.y[row]:g}) in "
-        f"{annotations.images[row]}, {sizes[row, 0]:.0f} x {sizes[row, 1]:.0f} px); correct them "
-        "or pass --outside drop or --outside keep"
-    )
+    if images is None and dataset in store.cached_datasets():
+        cached = store.patches(dataset)
+        if cached.info.complete and cached.serves(CutSpec(patch_px, mpp)):
+            return cached.cropped(patch_px)
+    return Patches.of(store, dataset, patch_px=patch_px, mpp=mpp, images=images)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,15 +56,21 @@ class Patches:
     patch_px : int
         Width and height of a patch in pixels, as returned.
     mpp : float, optional
-        Um per pixel of a patch as returned. Images within 1 % of it are cut as they are, others
-        are resampled (bicubic, anti-aliased). None takes whole patch files at any resolution and
-        resizes them to ``patch_px``.
+        Um per pixel of a patch as returned. It is cut from the smallest level of its image that
+        need not be enlarged: as it is where the two are within 1 %, resampled (bicubic,
+        anti-aliased) otherwise. None takes whole patch files at any resolution and resizes them
+        to ``patch_px``.
 
     Raises
     ------
     AnnotationError
         If ``mpp`` is None for images that are not whole patches, or is asked for where the
         resolution is unknown.
+
+    Warns
+    -----
+    UpsampledPatchesWarning
+        If ``mpp`` is finer than that of an image.
 
     Examples
     --------
@@ -188,15 +95,29 @@ class Patches:
                 f"patches of {self.annotations.name!r} are cut from larger images; give the um per "
                 "pixel they should have"
             )
-        if self.mpp is not None and np.isnan(self.annotations.column("mpp")).any():
+        if self.mpp is not None:
+            self._check_resolution(np.asarray(self.annotations.column("mpp"), float))
+
+    def _check_resolution(self, of_images):
+        if np.isnan(of_images).any():
             raise AnnotationError(
                 f"{self.mpp} um/px was asked for and the resolution of {self.annotations.name!r} "
                 "is unknown; add the dataset with --mpp, or extract without"
             )
+        coarser = of_images * (1 - SAME_MPP) > self.mpp
+        if coarser.any():
+            warnings.warn(
+                f"{self.mpp:g} um/px was asked for and the images of {coarser.sum():,} of "
+                f"{len(coarser):,} annotations of {self.annotations.name!r} have up to "
+                f"{of_images.max():g}: their patches are enlarged up to "
+                f"{of_images.max() / self.mpp:.3g} times and show no more than the image does",
+                UpsampledPatchesWarning,
+                stacklevel=4,
+            )
 
     @classmethod
     def of(cls, store, dataset, *, patch_px, mpp=0.25, images=None):
-        """Patches of a dataset in a store.
+        """Patches of a dataset in a store, cut from its images.
 
         Parameters
         ----------
@@ -235,9 +156,19 @@ class Patches:
         """Annotation IDs, shape (n,)."""
         return self.annotations.ids
 
+    @property
+    def cut(self):
+        """How these patches are cut, as a :class:`featstore.windows.CutSpec`."""
+        return CutSpec(self.patch_px, self.mpp)
+
     @cached_property
     def _open(self):
-        return lru_cache(maxsize=IMAGES_OPEN)(lambda file: _opened(self.folder, file))
+        return lru_cache(maxsize=IMAGES_OPEN)(lambda file: opened(self.folder, file))
+
+    @cached_property
+    def _images(self):
+        """Names of the images, sorted, and the number of its image for each row."""
+        return np.unique(self.annotations.images, return_inverse=True)
 
     def __getstate__(self):
         """Leave open files behind: a worker process opens its own."""
@@ -258,47 +189,120 @@ class Patches:
         """
         rows = self.annotations.positions(ids)
         patches = np.empty((len(rows), self.patch_px, self.patch_px, 3), np.uint8)
-        for place, row in enumerate(rows):
-            patches[place] = self._whole(row) if self.mpp is None else self._around_centre(row)
+        for image, rows_of_image, places in self._by_image(rows):
+            into = [patches[place] for place in places.tolist()]
+            if self.mpp is None:
+                self._cut_whole(image, into)
+            else:
+                self._cut(image, rows_of_image, into)
         return patches
 
-    def _whole(self, row):
-        image = self._open(self.annotations.images[row])
-        pixels = image.read(0, 0, image.width_px, image.height_px)
-        return _resize(pixels, self.patch_px, box=(0, 0, image.width_px, image.height_px))
+    def windows(self):
+        """Where every patch lies, and who else is in it.
 
-    def _around_centre(self, row):
-        image = self._open(self.annotations.images[row])
-        x, y = self._centre(row, image)
-        factor = self.mpp / self.annotations.column("mpp")[row]
-        if abs(factor - 1) <= SAME_MPP:
-            left, top = (_first_pixel(centre, self.patch_px) for centre in (x, y))
-            return image.read(left, top, self.patch_px, self.patch_px)
-        return _resampled(image, x, y, self.patch_px, factor)
+        Returns
+        -------
+        AnnotationTable
+            One row per annotation. ``native_mpp``: um/px of its image; ``read_level``: level that
+            is read, 0 the finest; ``resample_factor``: pixels of that level per pixel of the patch,
+            1 where they are taken as they are; ``padded_fraction``: share of the patch outside of
+            the image; ``others_in_window``: other annotations whose centre is in the patch;
+            ``mitotic_figure_in_window``: whether a mitotic figure is among these.
+        """
+        n = len(self.annotations)
+        columns = {
+            "native_mpp": self._native_mpp(),
+            "read_level": np.zeros(n, np.int64),
+            "resample_factor": np.ones(n),
+            "padded_fraction": np.zeros(n),
+            "others_in_window": np.zeros(n, np.int64),
+            "mitotic_figure_in_window": np.zeros(n, bool),
+        }
+        for image, rows, _ in self._by_image(np.arange(n)):
+            for name, values in self._windows_of(image, rows).items():
+                columns[name][rows] = values
+        return AnnotationTable(self.annotations.name, self.ids, self.annotations.labels, columns)
 
-    def _centre(self, row, image):
+    def _native_mpp(self):
+        if "mpp" not in self.annotations.columns:
+            return np.full(len(self.annotations), np.nan)
+        return np.asarray(self.annotations.column("mpp"), float)
+
+    def _windows_of(self, image, rows):
+        """Columns of :meth:`windows` of the annotations of one image."""
+        if self.mpp is None:
+            return {"resample_factor": image.width_px / self.patch_px}
+        windows = self._placed(image, rows)
+        columns = {
+            "read_level": windows.levels,
+            "resample_factor": windows.factors,
+            "padded_fraction": windows.padded,
+        }
         if self.folder.whole:
-            return image.width_px / 2, image.height_px / 2
-        return self.annotations.x[row], self.annotations.y[row]
+            return columns
+        downsamples = [level.downsample for level in image.levels]
+        x, y = self._centres(image, rows)
+        labels = self.annotations.labels[rows]
+        counted = neighbours(windows, downsamples, x, y, labels)
+        names = ("others_in_window", "mitotic_figure_in_window")
+        return columns | dict(zip(names, counted, strict=True))
+
+    def _by_image(self, rows):
+        """Yield each image with those of the rows that lie on it, and their places among all."""
+        files, image_of_row = self._images
+        images = image_of_row[rows]
+        order = np.argsort(images, kind="stable")
+        starts = np.flatnonzero(np.diff(images[order], prepend=-1))
+        for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+            places = order[start:stop]
+            yield self._open(files[images[places[0]]]), rows[places], places
+
+    def _cut_whole(self, image, into):
+        box = (0, 0, image.width_px, image.height_px)
+        pixels = image.read(0, 0, image.width_px, image.height_px)
+        for patch in into:
+            patch[...] = _resized(pixels, self.patch_px, box=box)
+
+    def _cut(self, image, rows, into):
+        windows = self._placed(image, rows)
+        as_they_are = windows.factors == 1
+        for level in np.unique(windows.levels).tolist():
+            here = np.flatnonzero((windows.levels == level) & as_they_are)
+            if here.size:
+                targets = [into[place] for place in here]
+                image.read_windows(windows.lefts[here], windows.tops[here], targets, level=level)
+        for place in np.flatnonzero(~as_they_are)[self._order(windows, ~as_they_are)]:
+            into[place][...] = _resampled(image, windows, place, self.patch_px)
+
+    @staticmethod
+    def _order(windows, chosen):
+        """Order in which resampled windows share what is decoded: by level, row and column."""
+        size = windows.sizes[chosen]
+        keys = (windows.lefts[chosen], windows.tops[chosen] // size, windows.levels[chosen])
+        return np.lexsort(keys)
+
+    def _placed(self, image, rows):
+        mpp = np.asarray(self.annotations.column("mpp"), float)[rows]
+        return windows_in(image, *self._centres(image, rows), mpp, self.cut)
+
+    def _centres(self, image, rows):
+        if self.folder.whole:
+            return np.full(len(rows), image.width_px / 2), np.full(len(rows), image.height_px / 2)
+        return self.annotations.x[rows], self.annotations.y[rows]
 
 
-def _first_pixel(centre, patch_px):
-    return int(np.floor(centre - patch_px / 2 + 0.5))
+def _resampled(image, windows, place, patch_px):
+    """Read a window with what the kernel reaches beyond it, and bring it to ``patch_px``."""
+    left, top, size = windows.lefts[place], windows.tops[place], windows.sizes[place]
+    margin = int(np.ceil(KERNEL_REACH_PX * max(windows.factors[place], 1)))
+    first = [int(np.floor(corner)) - margin for corner in (left, top)]
+    side = int(np.ceil(size)) + 2 * margin + 1
+    pixels = image.read(*first, side, side, level=int(windows.levels[place]))
+    x, y = left - first[0], top - first[1]
+    return _resized(pixels, patch_px, box=(x, y, x + size, y + size))
 
 
-def _resampled(image, x, y, patch_px, factor):
-    """Cut ``patch_px * factor`` source pixels around a centre and bring them to ``patch_px``."""
-    half = patch_px * factor / 2
-    margin = int(np.ceil(2 * max(factor, 1)))  # reach of the bicubic kernel
-    left, top = (int(np.floor(centre - half)) - margin for centre in (x, y))
-    size = int(np.ceil(2 * half)) + 2 * margin + 1
-    pixels = image.read(left, top, size, size)
-    return _resize(
-        pixels, patch_px, box=(x - half - left, y - half - top, x + half - left, y + half - top)
-    )
-
-
-def _resize(pixels, patch_px, *, box):
+def _resized(pixels, patch_px, *, box):
     """Resample ``box`` (left, top, right, bottom; fractions of pixels allowed) to a square."""
     if pixels.shape[:2] == (patch_px, patch_px) and box == (0, 0, patch_px, patch_px):
         return pixels

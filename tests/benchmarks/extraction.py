@@ -11,8 +11,9 @@ from featstore.datasets.midog import read_midog
 from featstore.encoders.build import build
 from featstore.extract import extract
 from featstore.images import ImageFolder
-from featstore.patches import Patches, check_against_images
+from featstore.patches import Patches
 from featstore.store.writer import add_annotations
+from featstore.survey import check_against_images
 from tests.benchmarks.clock import best_s
 
 BATCH = 64
@@ -27,7 +28,7 @@ def run():
 def _compare(home):
     made = make_demo(home / "data", images_per_domain=2)
     folder = ImageFolder(str(made.images))
-    cells = check_against_images(read_midog(made.annotations, name="demo"), folder)
+    cells = check_against_images(read_midog(made.annotations, name="demo").table, folder)
     for model, random_weights in (("efficientnet-lite0", None), ("timm:vit_tiny_patch16_224", 0)):
         encoder = build(model, random_weights=random_weights)
         patches = Patches(cells, folder, encoder.spec.input_px)

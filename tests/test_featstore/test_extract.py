@@ -9,8 +9,9 @@ from featstore.encoders.build import build
 from featstore.errors import EncoderError, ImageError
 from featstore.extract import extract
 from featstore.images import ImageFolder
-from featstore.patches import Patches, check_against_images
+from featstore.patches import Patches
 from featstore.store.writer import add_annotations
+from featstore.survey import check_against_images
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def store_path(tmp_path, write_midog):
     """A store with a dataset of 600 annotations: three chunks."""
     home = write_midog(cells_per_image=300)
     folder = ImageFolder(str(home / "images"))
-    cells = check_against_images(read_midog(home / "MIDOG.json", name="midog"), folder)
+    cells = check_against_images(read_midog(home / "MIDOG.json", name="midog").table, folder)
     featstore.create(tmp_path / "lab.zarr")
     add_annotations(tmp_path / "lab.zarr", cells, folder=folder)
     return tmp_path / "lab.zarr"
