@@ -21,7 +21,7 @@ from featstore.store.manifest import MANIFEST, manifest_line, store_files
 from featstore.store.reader import Store
 from featstore.store.seal import SEAL, sealed
 from featstore.store.source import check_chunk, check_seal
-from featstore.store.transfer import select, terms_notes
+from featstore.store.transfer import left_notes, select, terms_notes
 
 __all__ = ["CheckedZip", "Packed", "check_zip", "open_zip", "pack"]
 
@@ -53,7 +53,7 @@ class Packed:
     notes: tuple
 
 
-def pack(store_path, zip_path, *, models=None, datasets=None):
+def pack(store_path, zip_path, *, models=None, datasets=None, patches=False):
     """Write datasets and embeddings of a local store into one zip, with a manifest.
 
     Parameters
@@ -62,7 +62,7 @@ def pack(store_path, zip_path, *, models=None, datasets=None):
         A local store.
     zip_path : path-like
         Where nothing is yet; ``featstore.open`` knows a zip by the ending ``.zip``.
-    models, datasets : sequence of str, optional
+    models, datasets, patches
         As for :func:`featstore.store.transfer.copy`.
 
     Returns
@@ -89,10 +89,10 @@ def pack(store_path, zip_path, *, models=None, datasets=None):
     store, zip_path = Store(store_path), Path(zip_path)
     home = local_path(store._root)
     _check_place(home, zip_path)
-    selection = select(store, models=models, datasets=datasets)
+    selection = select(store, models=models, datasets=datasets, patches=patches)
     names = [name for name in store_files(home) if _is_chosen(name, selection)]
     n_files = _write_zip(zip_path, ((name, _content(home, name)) for name in names))
-    notes = tuple(terms_notes(store, selection))
+    notes = tuple(terms_notes(store, selection) + left_notes(selection))
     return Packed(zip_path, n_files, zip_path.stat().st_size, notes)
 
 
@@ -108,7 +108,9 @@ def _check_place(home, zip_path):
 def _is_chosen(name, selection):
     groups = [f"annotations/{dataset}" for dataset in selection.datasets]
     groups += [f"embeddings/{model}/{dataset}" for model, dataset in selection.arrays]
+    groups += [f"patches/{dataset}" for dataset in selection.patches]
     above = {"", "annotations", "embeddings"} | {f"embeddings/{m}" for m, _ in selection.arrays}
+    above |= {"patches"} if selection.patches else set()
     folder, _, file = name.rpartition("/")
     return name.startswith(tuple(f"{group}/" for group in groups)) or (
         file == "zarr.json" and folder in above

@@ -1,10 +1,13 @@
-"""Chunk files of embeddings: whole rows and a checksum, written to stay and read through memory.
+"""Chunk files of whole rows and a checksum, written to stay and read through memory.
 
-A chunk file is the rows of one chunk in C order, little-endian, padded with NaN to the full
-chunk, and a CRC-32C of all that in 4 bytes: what Zarr's codecs ``bytes`` and ``crc32c`` give. It
-is written under another name, brought to the disk, and renamed: a file of that name is whole.
+A row is what belongs to one annotation: an embedding, or a patch. A chunk file is the rows of one
+chunk in C order, little-endian, padded to the full chunk with NaN (pixels: with 0), and a CRC-32C
+of all that in 4 bytes: what Zarr's codecs ``bytes`` and ``crc32c`` give. It is written under
+another name, brought to the disk, and renamed: a file of that name is whole.
 """
 
+import itertools
+import math
 import mmap
 import os
 import struct
@@ -15,9 +18,13 @@ import numpy as np
 from featstore.errors import DamagedChunkError, StoreError
 from featstore.store.inside import refuse_outside
 
-__all__ = ["ChunkFiles", "write_file"]
+__all__ = ["MADE_BY", "ChunkFiles", "blank", "chunk_key", "write_file"]
 
 CHECKSUM_BYTES = 4
+MADE_BY = {"values": "featstore extract", "pixels": "featstore cut"}  # what fills an array again
+# Rows at least this large are copied straight to their places: a step of Python (about 0.5 us)
+# then costs less than NumPy's second copy of what it gathers. Embeddings are below, patches above.
+LARGE_ROW_BYTES = 2**14
 LITTLE_ENDIAN = ({"name": "bytes", "configuration": {"endian": "little"}}, {"name": "bytes"})
 
 
@@ -79,25 +86,50 @@ def checksum(data):
     return struct.pack("<I", google_crc32c.value(data))
 
 
+def blank(dtype):
+    """Give the value that stands where no row was written: NaN, or 0 in a type without it.
+
+    Examples
+    --------
+    >>> blank("float16"), blank("uint8")
+    (nan, 0)
+    """
+    return math.nan if np.dtype(dtype).kind == "f" else 0
+
+
+def chunk_key(number, n_axes):
+    """Path of a chunk of whole rows in its array.
+
+    Examples
+    --------
+    >>> chunk_key(3, n_axes=2), chunk_key(3, n_axes=4)
+    ('c/3/0', 'c/3/0/0/0')
+    """
+    return "/".join(["c", str(number), *"0" * (n_axes - 1)])
+
+
 class ChunkFiles:
-    """The chunk files of one local array of embeddings.
+    """The chunk files of one local array of rows.
 
     Parameters
     ----------
     folder : pathlib.Path
         Folder of the array.
-    rows_per_chunk, dim : int
-        Shape of a chunk.
+    name : str
+        Name of the array.
+    shape : tuple of int
+        Shape of a chunk, (rows_per_chunk, ...).
     dtype : dtype
         Type on disk.
     store : pathlib.Path or None
         Folder of a local store, which no chunk may lead out of.
     """
 
-    def __init__(self, folder, rows_per_chunk, dim, dtype, *, store):
+    def __init__(self, folder, name, shape, dtype, *, store):
         self.folder = folder
+        self.name = name
         self.store = store
-        self.shape = (rows_per_chunk, dim)
+        self.shape = tuple(shape)
         self.dtype = np.dtype(dtype).newbyteorder("<")
         self._mapped = {}
 
@@ -107,18 +139,20 @@ class ChunkFiles:
         codecs = [type(codec).__name__ for codec in array.metadata.codecs]
         plain = codecs == ["BytesCodec", "Crc32cCodec"] and array.chunks[1:] == array.shape[1:]
         plain = plain and array.metadata.codecs[0].to_dict() in LITTLE_ENDIAN
-        if not plain or array.metadata.encode_chunk_key((0, 0)) != "c/0/0":
+        first = array.metadata.encode_chunk_key((0,) * array.ndim)
+        if not plain or first != chunk_key(0, array.ndim):
             return None
-        return cls(folder, *array.chunks, array.dtype, store=getattr(array.store, "root", None))
+        store = getattr(array.store, "root", None)
+        return cls(folder, array.basename, array.chunks, array.dtype, store=store)
 
     def path(self, number):
         """Path of one chunk's file."""
-        return self.folder / "c" / str(number) / "0"
+        return self.folder / chunk_key(number, len(self.shape))
 
     @property
     def n_bytes(self):
         """Size of a chunk's file."""
-        return self.shape[0] * self.shape[1] * self.dtype.itemsize + CHECKSUM_BYTES
+        return math.prod(self.shape) * self.dtype.itemsize + CHECKSUM_BYTES
 
     def write(self, number, rows):
         """Write a chunk of up to ``rows_per_chunk`` rows."""
@@ -129,7 +163,7 @@ class ChunkFiles:
     def _padded(self, rows):
         if len(rows) == self.shape[0]:
             return np.ascontiguousarray(rows, self.dtype)
-        full = np.full(self.shape, np.nan, self.dtype)
+        full = np.full(self.shape, blank(self.dtype), self.dtype)
         full[: len(rows)] = rows
         return full
 
@@ -145,7 +179,7 @@ class ChunkFiles:
 
         Returns
         -------
-        ndarray of shape (rows_per_chunk, dim), or None where there is no such file
+        ndarray of shape (rows_per_chunk, ...), or None where there is no such file
 
         Raises
         ------
@@ -178,18 +212,18 @@ class ChunkFiles:
     def _problem(self, number, what):
         return (
             f"chunk {number} of {self.folder} {what} (expected {self.n_bytes} bytes); "
-            "'featstore verify --repair' drops it, 'featstore extract' makes it again"
+            f"'featstore verify --repair' drops it, '{MADE_BY.get(self.name)}' makes it again"
         )
 
-    def read(self, rows, columns, dtype, *, check=False):
+    def read(self, rows, within, dtype, *, check=False):
         """Gather rows.
 
         Parameters
         ----------
         rows : ndarray of int64, shape (m,)
             In any order, duplicates allowed.
-        columns : slice
-            Part of an embedding.
+        within : tuple of slice
+            Part of each row, by axis; axes behind the last one are taken whole.
         dtype : dtype
             Type of the result.
         check : bool
@@ -197,13 +231,15 @@ class ChunkFiles:
 
         Returns
         -------
-        ndarray of shape (m, width)
-            NaN where a chunk is not there.
+        gathered : ndarray of shape (m, ...)
+            Blank where a chunk is not there.
+        there : ndarray of bool, shape (m,)
+            Whether it is.
         """
-        width = len(range(*columns.indices(self.shape[1])))
         if len(rows):
             self.map(int(rows[0]) // self.shape[0])  # refuses a false shape before memory is taken
-        gathered = np.empty((len(rows), width), dtype)
+        gathered = np.empty((len(rows), *self._shape_of(within)), dtype)
+        there = np.ones(len(rows), bool)
         in_order = bool((rows[1:] >= rows[:-1]).all())
         order = None if in_order else np.argsort(rows, kind="stable")
         ascending = rows if in_order else rows[order]
@@ -214,13 +250,26 @@ class ChunkFiles:
             target = slice(start, stop) if in_order else order[start:stop]
             local = ascending[start:stop] - number * self.shape[0]
             chunk = self.map(int(number), check=check)
-            gathered[target] = np.nan if chunk is None else _taken(chunk[:, columns], local)
-        return gathered
+            if chunk is None:
+                gathered[target], there[target] = blank(dtype), False
+            else:
+                _put(gathered, target, chunk[(slice(None), *within)], local)
+        return gathered, there
+
+    def _shape_of(self, within):
+        """Shape of a part of a row."""
+        axes = itertools.zip_longest(self.shape[1:], within, fillvalue=slice(None))
+        return [len(range(*part.indices(size))) for size, part in axes]
 
 
-def _taken(chunk, local):
-    """Rows of a chunk: a view where they are a run, else a copy."""
+def _put(gathered, target, chunk, local):
+    """Bring rows of a chunk to their places: a run as a slice, large rows one by one."""
     first, last = local[0], local[-1]
     if last - first + 1 == len(local) and (local[1:] > local[:-1]).all():
-        return chunk[first : last + 1]
-    return chunk[local]
+        chunk, local = chunk[first : last + 1], slice(None)
+    elif gathered.nbytes >= LARGE_ROW_BYTES * len(gathered):
+        places = range(target.start, target.stop) if isinstance(target, slice) else target
+        for place, row in zip(places, local, strict=True):
+            gathered[place] = chunk[row]
+        return
+    gathered[target] = chunk[local]

@@ -16,19 +16,21 @@ from functools import cache
 
 import numpy as np
 
-from featstore.errors import LockedError, require
-from featstore.store.chunks import CHECKSUM_BYTES, checksum
+from featstore.errors import LockedError, StoreError, require
+from featstore.store.chunks import CHECKSUM_BYTES, MADE_BY, checksum
+from featstore.store.layout import check_key
 from featstore.store.lock import writer_lock
 from featstore.store.seal import SEAL, parse, seal_of
 
-__all__ = ["COPY_AGAIN", "Examination", "Finding", "Metadata", "printable"]
+__all__ = ["COPY_AGAIN", "Examination", "Finding", "Metadata", "beside", "printable"]
 
 MOST_METADATA_BYTES = 64 * 2**20
 MOST_CHUNK_BYTES = 2**31  # rule M8
 LEFTOVER_AGE_S = 3_600  # a run that has not touched its files for an hour is dead
 LEFTOVER = re.compile(r"\..*\.(next|previous)|\..*partial-.*|.+\.partial")  # ours, and Zarr's own
 SHOWN_IDS = 3
-ARRAYS = ("column", "values")  # definitions in schema.json
+ARRAYS = ("column", "values", "pixels")  # definitions in schema.json
+ARRAY_DEPTH = {"embeddings": 4, "patches": 3}  # names in the path of an array of rows
 COPY_AGAIN = "copy it again from where it came"
 
 
@@ -108,6 +110,11 @@ def printable(text, most=160):
     return text if len(text) <= most else f"{text[: most - 4]} ..."
 
 
+def beside(names, *known):
+    """Names that are not among the known ones."""
+    return [name for name in names if name not in known]
+
+
 class Examination:
     """Findings, and how much was looked at.
 
@@ -116,7 +123,7 @@ class Examination:
     root : pathlib.Path
         Folder of the store.
     repair : bool
-        Drop chunks of embeddings that are bad, and leftovers of dead runs.
+        Drop chunks of embeddings and patches that are bad, and leftovers of dead runs.
 
     Attributes
     ----------
@@ -173,6 +180,15 @@ class Examination:
         """Note files or folders that the format does not know."""
         for name in names:
             self.add("S1", f"{place}/{name}".removeprefix("./"), what, severity="note")
+
+    def is_named_well(self, place, kind, name):
+        """Whether the format allows a name; one that it does not is a finding."""
+        try:
+            check_key(kind, name)
+        except StoreError as error:
+            self.add("M2", f"{place}/{name}", f"{printable(error)}; it was not checked")
+            return False
+        return True
 
     def metadata(self, place, kind):
         """Read the ``zarr.json`` of a group or array and hold it against seal and schema.
@@ -278,23 +294,24 @@ class Examination:
         return handle
 
     def bad_chunk(self, problem, array, file, *, chunk, ids, may_drop):
-        """Record a bad chunk of embeddings; drop it where that is asked for and safe."""
+        """Record a bad chunk of rows; drop it where that is asked for and safe."""
         rule, message = problem
+        made_by = MADE_BY[array.rpartition("/")[2]]
         if not may_drop:
             advice = "; put the zarr.json of array and group right first, then verify again"
         elif not self.repair:
-            advice = "; 'featstore verify --repair' drops it, 'featstore extract' makes it again"
+            advice = f"; 'featstore verify --repair' drops it, '{made_by}' makes it again"
         else:
             kept = self._why_kept(file, array)
             if kept is None:
-                text = f"{message}; dropped, 'featstore extract' makes it again"
+                text = f"{message}; dropped, '{made_by}' makes it again"
                 self.add(rule, array, text, chunk=chunk, ids=ids, severity="dropped")
                 return
             advice = f"; not dropped: {kept}"
         self.add(rule, array, message + advice, chunk=chunk, ids=ids)
 
     def _why_kept(self, file, array):
-        """Delete a file below an array of embeddings under its locks, or say why not."""
+        """Delete a file below an array of rows under its locks, or say why not."""
         # a writer locks the array, a copy its group: neither may be at work
         folders = [self.root / array, (self.root / array).parent]
         if any((folder / ".lock").is_symlink() for folder in folders):
@@ -313,12 +330,13 @@ class Examination:
     def _leftover(self, place):
         """Note, or drop, what a run left that did not end."""
         parts = place.split("/")
-        in_array = len(parts) > 4 and parts[0] == "embeddings"
+        depth = ARRAY_DEPTH.get(parts[0], len(parts))
+        in_array = len(parts) > depth and parts[depth - 1] in MADE_BY
         if not self.repair:
             message = "is left of a run that did not end; 'featstore verify --repair' drops it"
             self.add("S2", place, message, severity="note")
             return
-        array = "/".join(parts[:4])
+        array = "/".join(parts[:depth])
         kept = self._why_kept(place, array) if in_array else _removed_when_old(self.root / place)
         if kept is None:
             self.add("S2", place, "was left of a run that did not end; dropped", severity="dropped")

@@ -27,8 +27,17 @@ def write_table(group, annotations):
     group.attrs["digest"] = annotations.digest
 
 
-def read_table(group, name):
+def read_table(group, name, *, what="annotations"):
     """Read a table that :func:`write_table` wrote.
+
+    Parameters
+    ----------
+    group : zarr.Group
+        Where it is.
+    name : str
+        Name of the dataset.
+    what : str
+        What its rows are, as errors name them.
 
     Raises
     ------
@@ -42,12 +51,11 @@ def read_table(group, name):
     except StoreError:
         raise
     except (KeyError, ValueError, IndexError) as error:
-        raise StoreError(f"annotations {name!r} are damaged: {error}") from error
+        raise StoreError(f"{what} {name!r} are damaged: {error}") from error
     table = AnnotationTable(name, ids, labels, columns)
     if table.digest != digest:
         raise StoreError(
-            f"annotations {name!r} are damaged: their IDs and labels are not those "
-            "that were written"
+            f"{what} {name!r} are damaged: their IDs and labels are not those that were written"
         )
     return table
 
@@ -97,7 +105,7 @@ def _fill(group, name, values):
 
 
 def _read_column(array):
-    remote = hasattr(array.store, "folders")  # says itself what is missing, and may not list
+    remote = hasattr(array.store, "listable")  # says itself what is missing, and may not list
     if array.size and not remote:
         _check_there(array)
     values = array[...]

@@ -5,6 +5,7 @@
     mitosis.zarr/
         annotations/<dataset>/          id, label, x, y, ...: one array per column
         embeddings/<model>/<dataset>/   values (n, dim), provenance in the attributes
+        patches/<dataset>/              pixels (n, px, px, 3) and windows/, a table; provenance
 
 A chunk file is there exactly when all of its rows are: chunks are written whole, under a name of
 their own, and renamed.
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from featstore.errors import AlreadyInStoreError, NotInStoreError, StoreError
+from featstore.store.chunks import blank
 from featstore.store.inside import refuse_outside
 from featstore.store.seal import ensure_group, seal
 
@@ -30,7 +32,7 @@ __all__ = [
     "create_root",
     "fetch",
     "file_budget",
-    "finish_swaps",
+    "finish_all_swaps",
     "is_remote",
     "local_path",
     "members",
@@ -38,6 +40,7 @@ __all__ = [
     "new_array",
     "new_group",
     "open_root",
+    "remove_group",
     "replaced_group",
     "rows_per_chunk",
 ]
@@ -132,7 +135,7 @@ def open_root(path, *, mode="r", storage_options=None):
             "pip install --upgrade featstore-probes"
         )
     if mode != "r":
-        finish_swaps(local_path(root) / "annotations")
+        finish_all_swaps(local_path(root))
     return root
 
 
@@ -208,8 +211,9 @@ def file_budget(rows, dim, dtype):
 def new_array(group, name, *, shape, chunk_shape, dtype, dimension_names):
     """Create an uncompressed array with a checksum on every chunk.
 
-    Compression saves 5 to 8 % on embeddings and costs half of the reading speed. The fill value
-    of floats is NaN, which no embedding may hold: a row that was never written is seen.
+    Compression saves 5 to 8 % on embeddings, 7 % on sharp patches, and costs half of the reading
+    speed. The fill value of floats is NaN, which no embedding may hold: a row that was never
+    written is seen.
     """
     from zarr.codecs import Crc32cCodec
 
@@ -220,7 +224,7 @@ def new_array(group, name, *, shape, chunk_shape, dtype, dimension_names):
         chunks=chunk_shape,
         dtype=dtype,
         compressors=[Crc32cCodec()],
-        fill_value=np.nan if dtype.kind == "f" else 0,
+        fill_value=blank(dtype),
         dimension_names=dimension_names,
         config={"write_empty_chunks": True},
     )
@@ -278,11 +282,8 @@ def fetch(root, key, *, n_last=None):
 def members(root, name):
     """Names of the groups and arrays in a group, sorted; names with a dot first are not any."""
     folder = getattr(root.store, "root", None)
-    if hasattr(root.store, "folders"):  # on another machine, where opening each would take long
-        return root.store.folders(name)
     if folder is None:
-        group = root.get(name)
-        return sorted(key for key, _ in group.members()) if group is not None else []
+        return _folders_below(root.store, name)
     try:
         return sorted(
             entry.name
@@ -291,6 +292,20 @@ def members(root, name):
         )
     except FileNotFoundError:
         return []
+
+
+def _folders_below(store, name):
+    """Names of the folders in a folder of a zip or on another machine, without opening each."""
+    from zarr.core.sync import sync
+
+    start = f"{name.strip('/')}/"
+    below = [key.removeprefix(start) for key in sync(_listed(store.list_prefix(start)))]
+    folders = {key.partition("/")[0] for key in below if "/" in key}
+    return sorted(folder for folder in folders if KEY.fullmatch(folder))
+
+
+async def _listed(keys):
+    return [key async for key in keys]
 
 
 @contextmanager
@@ -319,6 +334,14 @@ def replaced_group(root, name):
         raise
     os.rename(place, place.with_name(f".{place.name}.previous"))
     finish_swaps(place.parent)
+
+
+def finish_all_swaps(home):
+    """End the swaps of tables anywhere in a local store; no link is followed."""
+    homes = Path(home) / "annotations", Path(home) / "patches"
+    for folder in (homes[0], *homes[1].glob("*")):
+        if not any(place.is_symlink() for place in (*homes, folder)):
+            finish_swaps(folder)
 
 
 def finish_swaps(folder):
@@ -371,6 +394,14 @@ def new_group(root, name):
         os.rename(partial, home / name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_group(root, name):
+    """Take a group of a local store away: under another name first, so that no half of it shows."""
+    place = local_path(root) / name
+    aside = place.with_name(f".{place.name}.partial-{uuid.uuid4().hex}")
+    os.rename(place, aside)
+    shutil.rmtree(aside)
 
 
 def local_path(root):

@@ -42,16 +42,23 @@ def writer_lock(folder):
     ['host', 'pid', 'since', 'started']
     """
     path = Path(folder) / NAME
-    _take(path)
-    try:
-        yield
-    finally:
-        with _exclusive(path) as file:
-            file.truncate(0)
+    with _opened(path) as file:
+        _take(file, path)
+        try:
+            yield
+        finally:
+            with _exclusive(file):
+                file.truncate(0)
 
 
-def _take(path):
-    with _exclusive(path) as file:
+def _opened(path):
+    """Open the lock file; what is opened stays the same file where its folder is renamed."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)  # never through a link
+    return os.fdopen(handle, "r+", encoding="utf-8")
+
+
+def _take(file, path):
+    with _exclusive(file):
         owner = _owner(file.read())
         if owner is not None and _may_live(owner):
             raise LockedError(
@@ -61,20 +68,21 @@ def _take(path):
         file.seek(0)
         file.truncate()
         json.dump(_ourselves(), file)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
-def _exclusive(path):
-    """Open the lock file while no other process looks at it; the system frees it on a crash."""
+def _exclusive(file):
+    """Read and change the lock file while no other process does; the system ends it on a crash."""
     import fcntl
 
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)  # never through a link
-    with os.fdopen(handle, "r+", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
         file.seek(0)
-        yield file
+        yield
+        file.flush()
+        os.fsync(file.fileno())
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _owner(text):

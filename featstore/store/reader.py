@@ -1,19 +1,18 @@
-"""Read a store: what it holds, annotations, and embeddings by annotation ID."""
+"""Read a store: what it holds, annotations, and embeddings and patches by annotation ID."""
 
 import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from featstore.errors import NotInStoreError, StoreError, require
-from featstore.ids import IdIndex
+from featstore.errors import NotInStoreError, require
 from featstore.images import ImageFolder
-from featstore.store.chunks import ChunkFiles
-from featstore.store.index import read_ids, read_table
+from featstore.store.index import read_table
 from featstore.store.layout import is_remote, local_path, members, metadata_of, open_root
-from featstore.store.provenance import Provenance
+from featstore.store.patchcache import CachedPatches
+from featstore.store.rowarray import RowArray
 
 __all__ = ["EmbeddingInfo", "Embeddings", "Store"]
 
@@ -68,7 +67,13 @@ class Store:
     def __init__(self, path, *, check=False, storage_options=None):
         self.path = path
         self.check = check
+        self._storage_options = storage_options
         self._root = open_root(path, storage_options=storage_options)
+
+    def __reduce__(self):
+        """Travel as the place: another process opens the store for itself."""
+        again = partial(Store, check=self.check, storage_options=self._storage_options)
+        return again, (self.path,)
 
     def __repr__(self):
         return f"<featstore.Store {self.path}>"
@@ -133,6 +138,31 @@ class Store:
             )
         return Embeddings(self, model, dataset)
 
+    def cached_datasets(self):
+        """Names of the datasets whose patches are cached, sorted; some may not be complete."""
+        names = members(self._root, "patches")
+        return [name for name in names if metadata_of(self._root, f"patches/{name}/pixels")]
+
+    def patches(self, dataset):
+        """Return cached patches, read only when asked for rows.
+
+        Returns
+        -------
+        CachedPatches
+
+        Raises
+        ------
+        NotInStoreError
+            If the store has no patches of that dataset.
+        """
+        name = f"patches/{dataset}/pixels"
+        if not _plain(dataset) or metadata_of(self._root, name) is None:
+            held = self._held(self.cached_datasets)
+            raise NotInStoreError(
+                f"no patches of {dataset!r} in {self.path}; {held} ('featstore cut' makes them)"
+            )
+        return CachedPatches(self, dataset)
+
     def _attributes(self, dataset):
         name = f"annotations/{dataset}"
         metadata = metadata_of(self._root, name) if _plain(dataset) else None
@@ -156,39 +186,25 @@ class Store:
         ]
 
 
-class Embeddings:
+class Embeddings(RowArray):
     """Embeddings of one model on one dataset, or one part of them.
 
     Made by :meth:`Store.embeddings`; a source of rows for probes.
     """
 
+    _plural = "embeddings"
+
     def __init__(self, store, model, dataset, part=None):
+        super().__init__(store, f"embeddings/{model}/{dataset}", "values", dataset)
         self.model = model if part is None else f"{model}:{part}"
-        self.dataset = dataset
-        self.name = f"embeddings/{model}/{dataset}"
-        self._store = store
         self._part = part
 
     def __repr__(self):
         return f"<featstore.Embeddings {self.model}/{self.dataset} {self.shape}>"
 
-    @cached_property
-    def _metadata(self):
-        return metadata_of(self._store._root, f"{self.name}/values")
-
-    @cached_property
-    def _values(self):
-        return self._store._root[f"{self.name}/values"]
-
-    @cached_property
-    def _files(self):
-        """The chunk files, where they can be mapped into memory or fetched; else None."""
-        if is_remote(self._store.path):
-            from featstore.store.remote import RemoteChunks
-
-            return RemoteChunks.of(self._values.store_path, self._values)
-        folder = getattr(self._store._root.store, "root", None)
-        return ChunkFiles.of(Path(folder) / self.name / "values", self._values) if folder else None
+    @property
+    def _shown(self):
+        return f"'{self.model}/{self.dataset}'"
 
     @property
     def shape(self):
@@ -230,56 +246,9 @@ class Embeddings:
     @property
     def info(self):
         """The line of :meth:`Store.list` for this array."""
-        n, dim = self._metadata["shape"]
-        rows = min(self._n_chunks_there * self._rows_per_chunk, n) - self._n_stale
         asked = self._store._attributes(self.dataset)["rows"]
-        dtype = self._metadata["data_type"]
+        rows, dim, dtype = self._n_there, self._metadata["shape"][1], self._metadata["data_type"]
         return EmbeddingInfo(self.model, self.dataset, rows, dim, dtype, rows == asked)
-
-    @property
-    def _rows_per_chunk(self):
-        return self._metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
-
-    @property
-    def _n_stale(self):
-        """Rows of a grown array whose chunk still ends where the table once did."""
-        n, embedded = self._metadata["shape"][0], self.provenance.dataset_rows
-        last_of_chunk = min(n, -(-embedded // self._rows_per_chunk) * self._rows_per_chunk)
-        return max(last_of_chunk - embedded, 0)
-
-    @property
-    def _n_chunks_there(self):
-        folder = getattr(self._store._root.store, "root", None)
-        if is_remote(self._store.path):
-            return len(members(self._store._root, f"{self.name}/values/c"))
-        if folder is None:
-            return self._values.nchunks_initialized
-        chunks = Path(folder) / self.name / "values" / "c"
-        return sum((chunk / "0").exists() for chunk in chunks.iterdir()) if chunks.exists() else 0
-
-    @cached_property
-    def provenance(self):
-        """How these embeddings were made."""
-        try:
-            attributes = metadata_of(self._store._root, self.name)["attributes"]
-            return Provenance.from_json(attributes["provenance"])
-        except (KeyError, TypeError, AttributeError) as error:
-            raise StoreError(f"{self.name!r} has no readable provenance: {error}") from error
-
-    @property
-    def digest(self):
-        """Digest of the encoder's specification."""
-        return self.provenance.digest
-
-    @cached_property
-    def _index(self):
-        ids = read_ids(self._store._root[f"annotations/{self.dataset}"])
-        return IdIndex(ids, f"'{self.model}/{self.dataset}'")
-
-    @property
-    def ids(self):
-        """Annotation IDs, shape (n,), in the order of the dataset."""
-        return self._index.ids
 
     def read(self, ids, *, dtype=np.float32):
         """Read embeddings by annotation ID.
@@ -305,40 +274,11 @@ class Embeddings:
             the store was opened with ``check=True``.
         """
         rows = self._index.positions(ids)
-        values = self._gathered(rows, np.dtype(self._values.dtype if dtype is None else dtype))
-        missing = np.isnan(values[:, :1]).any(axis=1)
-        if missing.any():
-            first = self.ids[rows[missing]].tolist()[0]
-            raise NotInStoreError(
-                f"{missing.sum()} of {len(rows)} embeddings asked for are not in "
-                f"'{self.model}/{self.dataset}' yet (first: ID {first!r}); run "
-                "'featstore extract' again to go on"
-            )
-        return values
-
-    def _gathered(self, rows, dtype):
-        """Rows, with NaN where there is none yet."""
         columns = slice(*self._columns)
-        there = rows < self._values.shape[0]  # a table that has grown is longer
-        if not there.all():
-            values = np.full((len(rows), columns.stop - columns.start), np.nan, dtype)
-            values[there] = self._gathered(rows[there], dtype)
-            return values
-        if self._files is not None:
-            return self._files.read(rows, columns, dtype, check=self._store.check)
-        return self._through_zarr(rows, columns).astype(dtype, copy=False)
-
-    def _through_zarr(self, rows, columns):
-        """Read each row once, whole runs as slices."""
-        if rows.size == 0:
-            return np.empty((0, columns.stop - columns.start), self._values.dtype)
-        distinct, place = np.unique(rows, return_inverse=True)
-        first, last = distinct[0], distinct[-1]
-        if last - first + 1 == len(distinct):
-            values = self._values[first : last + 1, columns]
-        else:
-            values = self._values.get_orthogonal_selection((distinct, columns))
-        return values[place]
+        dtype = np.dtype(self._array.dtype if dtype is None else dtype)
+        values, there = self._gathered(rows, (columns,), dtype)
+        self._refuse_missing(rows, there & ~np.isnan(values[:, :1]).any(axis=1))
+        return values
 
     def batches(self, batch_size, *, ids=None, dtype=np.float32):
         """Iterate over embeddings in batches, for torch or anything else that takes its time.

@@ -7,6 +7,7 @@ that a remote store says is ever taken for a path of this machine.
 
 import asyncio
 import json
+import os
 import re
 from urllib.parse import urlsplit
 
@@ -16,7 +17,6 @@ from zarr.core.sync import sync
 
 from featstore.errors import DamagedChunkError, StoreError, require
 from featstore.store.chunks import CHECKSUM_BYTES, ChunkFiles, checksum
-from featstore.store.layout import KEY
 from featstore.store.manifest import LINE, MANIFEST
 
 __all__ = ["RemoteChunks", "RemoteStore", "open_remote"]
@@ -28,6 +28,7 @@ REFUSED_STATUS = {401, 403, 407}
 CONNECT_S, SILENCE_S = 10, 30  # a live server answers, and goes on sending, well within these
 CHUNKS_AT_ONCE = 16  # of about 8 MiB: more would not be faster, and be kept in memory together
 CHUNK_KEY = re.compile(r"(?P<array>.+)/c(/\d+)+")
+COLUMN_CHUNK_KEY = re.compile(r"(annotations/[^/]+|patches/[^/]+/windows)/[^/]+/c(/\d+)+")
 
 
 def open_remote(url, storage_options=None):
@@ -56,9 +57,13 @@ def open_remote(url, storage_options=None):
     fsspec = require("fsspec", extra="remote", purpose=f"reading {protocol}:// stores")
     require(LIBRARIES[protocol], extra="remote", purpose=f"reading {protocol}:// stores")
     options = {**(storage_options or {}), "use_listings_cache": False, "skip_instance_cache": True}
-    file_system = fsspec.filesystem(protocol, **_with_defaults(protocol, options))
-    file_system.retries = 1  # s3fs would try again within each attempt made here
-    return RemoteStore(url, file_system)
+
+    def connect():
+        file_system = fsspec.filesystem(protocol, **_with_defaults(protocol, options))
+        file_system.retries = 1  # s3fs would try again within each attempt made here
+        return file_system
+
+    return RemoteStore(url, connect)
 
 
 def _checked_protocol(url):
@@ -113,21 +118,29 @@ class RemoteStore(Store):
     ----------
     url : str
         Where it is.
-    file_system : fsspec.asyn.AsyncFileSystem
-        Of its own: it is closed when this goes.
+    connect : callable
+        Makes a ``fsspec.asyn.AsyncFileSystem`` for this store alone; called again in a forked
+        process, which fsspec's thread does not come along to.
     """
 
     supports_writes = False
     supports_deletes = False
     supports_listing = True
 
-    def __init__(self, url, file_system):
+    def __init__(self, url, connect):
         super().__init__(read_only=True)
         self.url = url
-        self._file_system = file_system
-        self._path = file_system._strip_protocol(url)
+        self._connect = connect
+        self._connected, self._connected_in = connect(), os.getpid()
+        self._path = self._file_system._strip_protocol(url)
         self._with_checksum = {}
         self._failures, self._passing = _failures_of(url), _passing_of(url)
+
+    @property
+    def _file_system(self):
+        if self._connected_in != os.getpid():
+            self._connected, self._connected_in = self._connect(), os.getpid()
+        return self._connected
 
     def __repr__(self):
         return self.url
@@ -163,12 +176,12 @@ class RemoteStore(Store):
                 return content
         raise DamagedChunkError(
             f"{key} of {self.url} has {len(content)} bytes that do not fit its checksum; "
-            "its owner can drop it with 'featstore verify --repair' and extract it again"
+            "its owner can drop it with 'featstore verify --repair' and make it again"
         )
 
     def _missing(self, key):
-        """Embeddings may not be there yet; a column of annotations that Zarr asks for must be."""
-        if key.startswith("annotations/") and CHUNK_KEY.fullmatch(key):
+        """Rows may not be there yet; a column of a table that Zarr asks for must be."""
+        if COLUMN_CHUNK_KEY.fullmatch(key):
             raise StoreError(
                 f"{key} of {self.url} is not there; its owner must copy the store again"
             )
@@ -222,18 +235,6 @@ class RemoteStore(Store):
         """Names of the files and folders in a folder."""
         for name in sorted({rest.partition("/")[0] for rest in await self._below(prefix)}):
             yield name
-
-    def folders(self, prefix):
-        """Names of the groups and arrays in a group, sorted.
-
-        Raises
-        ------
-        StoreError
-            If the server cannot be listed.
-        """
-        below = sync(self._below(prefix))
-        names = {rest.partition("/")[0] for rest in below if "/" in rest}
-        return sorted(name for name in names if KEY.fullmatch(name))
 
     @property
     def listable(self):
@@ -332,26 +333,27 @@ class RemoteStore(Store):
 
 
 class RemoteChunks(ChunkFiles):
-    """The chunk files of one remote array of embeddings, some of them fetched at a time.
+    """The chunk files of one remote array of rows, some of them fetched at a time.
 
     Zarr would leave requests behind, still running, where one of them fails.
     """
 
-    def read(self, rows, columns, dtype, *, check=True):
+    def read(self, rows, within, dtype, *, check=True):
         """Gather rows as :meth:`ChunkFiles.read` does; checksums are compared always."""
         numbers = rows // self.shape[0]
-        gathered = np.empty((len(rows), len(range(*columns.indices(self.shape[1])))), dtype)
+        gathered = np.empty((len(rows), *self._shape_of(within)), dtype)
+        there = np.zeros(len(rows), bool)
         asked = np.unique(numbers)
         for start in range(0, len(asked), CHUNKS_AT_ONCE):
             together = asked[start : start + CHUNKS_AT_ONCE].tolist()
             self._fetch(together)
             here = np.isin(numbers, together)
-            gathered[here] = super().read(rows[here], columns, dtype)
+            gathered[here], there[here] = super().read(rows[here], within, dtype)
         self._mapped.clear()
-        return gathered
+        return gathered, there
 
     def _fetch(self, numbers):
-        keys = [f"{self.folder.path}/c/{number}/0" for number in numbers]
+        keys = [self.path(number).path for number in numbers]
         contents = self.folder.store.fetch(keys)
         self._mapped = dict(zip(numbers, contents, strict=True))
 

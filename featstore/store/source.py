@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 
 from featstore.errors import DamagedChunkError, StoreError
-from featstore.store.chunks import CHECKSUM_BYTES, checksum
+from featstore.store.chunks import CHECKSUM_BYTES, blank, checksum
 from featstore.store.layout import fetch
 from featstore.store.seal import SEAL, parse, seal_of
 
@@ -120,7 +120,7 @@ class SourceChunks:
         return "/".join([self.name, "c", *map(str, place)])
 
     def rows(self, positions):
-        """Gather rows of embeddings; NaN where one is not there.
+        """Gather rows of embeddings or patches.
 
         Parameters
         ----------
@@ -129,26 +129,32 @@ class SourceChunks:
 
         Returns
         -------
-        ndarray of shape (m, dim)
+        gathered : ndarray of shape (m, ...)
+            Blank where a row is not there.
+        there : ndarray of bool, shape (m,)
+            Whether its chunk is there.
         """
-        height = self.array.chunks[0]
-        gathered = np.full((len(positions), self.array.shape[1]), np.nan, self.array.dtype)
+        height, dtype = self.array.chunks[0], self.array.dtype
+        gathered = np.full((len(positions), *self.array.shape[1:]), blank(dtype), dtype)
+        there = np.zeros(len(positions), bool)
         known = (positions >= 0) & (positions < self.array.shape[0])
         for number in np.unique(positions[known] // height).tolist():
-            here = known & (positions // height == number)
-            gathered[here] = self._decoded(number)[positions[here] % height]
-        return gathered
+            here = np.flatnonzero(known & (positions // height == number))
+            rows = self._decoded(number)
+            if rows is not None:
+                gathered[here], there[here] = rows[positions[here] % height], True
+        return gathered, there
 
     def _decoded(self, number):
-        """Rows of one chunk, the last few of them kept."""
+        """Rows of one chunk, the last few of them kept; None where there is no such chunk."""
         if number not in self._cached:
             while len(self._cached) >= CACHED_CHUNKS:
                 self._cached.pop(next(iter(self._cached)))
-            self._cached[number] = self._rows_of(self.raw((number, 0)))
+            self._cached[number] = self._rows_of(self.raw((number, *[0] * (self.array.ndim - 1))))
         return self._cached[number]
 
     def _rows_of(self, data):
-        shape, dtype = self.array.chunks, self.array.dtype.newbyteorder("<")
         if data is None:
-            return np.full(shape, np.nan, dtype)
-        return np.frombuffer(data[:-CHECKSUM_BYTES], dtype).reshape(shape)
+            return None
+        dtype = self.array.dtype.newbyteorder("<")
+        return np.frombuffer(data[:-CHECKSUM_BYTES], dtype).reshape(self.array.chunks)

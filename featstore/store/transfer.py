@@ -1,4 +1,4 @@
-"""Copy and merge chosen datasets and embeddings from one store into another.
+"""Copy and merge chosen datasets, embeddings and patches from one store into another.
 
 All that could stand in the way is looked for first, and nothing is changed where something does.
 Then each table appears whole or not at all, and chunk files go over one by one, each checked
@@ -6,64 +6,22 @@ against its CRC-32C on the way, so that a copy that was stopped goes on where it
 target holds already is never overwritten.
 """
 
-import itertools
 import os
 import re
 import shutil
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from featstore.annotations import AnnotationTable
-from featstore.errors import DamagedChunkError, DigestError, NotInStoreError, StoreError
-from featstore.store.chunks import CHECKSUM_BYTES, write_file
-from featstore.store.layout import (
-    check_key,
-    create_root,
-    fetch,
-    local_path,
-    members,
-    new_array,
-    new_group,
-    open_root,
-    rows_per_chunk,
-)
-from featstore.store.lock import writer_lock
+from featstore.errors import NotInStoreError, StoreError
+from featstore.store.layout import create_root, members
 from featstore.store.manifest import MANIFEST, store_files, write_manifest
 from featstore.store.reader import Store
-from featstore.store.seal import SEAL
-from featstore.store.source import SourceChunks, check_chunk, check_seal
-from featstore.store.writer import EmbeddingWriter, extend_annotations
+from featstore.store.rowplan import EmbeddingPlan, PatchPlan
+from featstore.store.tableplan import CopiedPart, TablePlan
 
-__all__ = ["Copied", "CopiedPart", "Selection", "copy", "select", "terms_notes"]
+__all__ = ["Copied", "CopiedPart", "Selection", "copy", "left_notes", "select", "terms_notes"]
 
-COMPARED = ("label", "x", "y", "image")  # what makes an annotation the same in two stores
-NAMED_CONFLICTS = 3
 RESTRICTED = re.compile(r"gated|login|gpl|non-?commercial|\b(nc|nd)\b", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class CopiedPart:
-    """What :func:`copy` did with one dataset or one array of embeddings.
-
-    Parameters
-    ----------
-    name : str
-        Path in the store.
-    copied : int
-        Chunk files that were written.
-    equal : int
-        Chunk files that were there already.
-    n_bytes : int
-        Bytes that were written.
-    """
-
-    name: str
-    copied: int
-    equal: int
-    n_bytes: int
 
 
 @dataclass(frozen=True)
@@ -73,7 +31,7 @@ class Copied:
     Parameters
     ----------
     parts : tuple of CopiedPart
-        One for each dataset and each array of embeddings.
+        One for each dataset, each array of embeddings and each patch cache.
     notes : tuple of str
         What the user should know, one line each.
     """
@@ -89,7 +47,7 @@ class Copied:
 
 @dataclass(frozen=True)
 class Selection:
-    """Datasets and embeddings chosen from a store.
+    """Datasets, embeddings and patches chosen from a store.
 
     Parameters
     ----------
@@ -97,13 +55,19 @@ class Selection:
         Names of datasets.
     arrays : tuple of (str, str)
         Model and dataset of each array of embeddings.
+    patches : tuple of str
+        Names of the datasets whose cached patches go along.
+    patches_left : tuple of PatchesInfo
+        Cached patches of chosen datasets that do not.
     """
 
     datasets: tuple
     arrays: tuple
+    patches: tuple = ()
+    patches_left: tuple = ()
 
 
-def copy(source_store, target_path, *, models=None, datasets=None, manifest=False):
+def copy(source_store, target_path, *, models=None, datasets=None, patches=False, manifest=False):
     """Copy datasets and embeddings into another store, or merge them with what it holds.
 
     Parameters
@@ -116,6 +80,8 @@ def copy(source_store, target_path, *, models=None, datasets=None, manifest=Fals
         Models whose embeddings go along; all by default, none where it is empty.
     datasets : sequence of str, optional
         Datasets to copy; by default those that the chosen models have embeddings of.
+    patches : bool
+        Take the cached patches of the datasets along.
     manifest : bool
         Write the SHA-256 of every file of the target when all is there.
 
@@ -132,7 +98,8 @@ def copy(source_store, target_path, *, models=None, datasets=None, manifest=Fals
         damaged, or either store holds a link. Nothing was changed then, or only chunks that are
         whole were added.
     DigestError
-        If the target has embeddings of that name by another encoder; nothing was changed.
+        If the target has embeddings of that name by another encoder, or patches that were cut in
+        another way; nothing was changed.
 
     Examples
     --------
@@ -148,18 +115,17 @@ def copy(source_store, target_path, *, models=None, datasets=None, manifest=Fals
     array([7, 8])
     """
     _refuse_links(source_store._root)
-    selection = select(source_store, models=models, datasets=datasets)
+    selection = select(source_store, models=models, datasets=datasets, patches=patches)
     target = _target(target_path)
-    tables = {name: _TablePlan.make(source_store, target, name) for name in selection.datasets}
+    tables = {name: TablePlan.make(source_store, target, name) for name in selection.datasets}
     arrays = [
-        _ArrayPlan.make(source_store, target, model, tables[dataset])
-        for model, dataset in selection.arrays
+        EmbeddingPlan.make(target, model, tables[dataset]) for model, dataset in selection.arrays
     ]
-    home = _made(target_path)
-    parts, notes = [_put_table(plan, home) for plan in tables.values()], []
-    for plan in arrays:
-        parts.append(_put_array(plan, home, notes))
-    notes += terms_notes(source_store, selection)
+    arrays += [PatchPlan.make(target, tables[dataset]) for dataset in selection.patches]
+    home, notes = _made(target_path), []
+    parts = [plan.put(home) for plan in tables.values()]
+    parts += [plan.put(home, notes) for plan in arrays]
+    notes += terms_notes(source_store, selection) + left_notes(selection)
     if manifest:
         write_manifest(home)
     elif (home / MANIFEST).exists() and any(part.n_bytes for part in parts):
@@ -169,14 +135,14 @@ def copy(source_store, target_path, *, models=None, datasets=None, manifest=Fals
     return Copied(tuple(parts), tuple(notes))
 
 
-def select(store, *, models=None, datasets=None):
+def select(store, *, models=None, datasets=None, patches=False):
     """Choose from what a store holds.
 
     Parameters
     ----------
     store : Store
         Where to choose from.
-    models, datasets : sequence of str, optional
+    models, datasets, patches
         As for :func:`copy`.
 
     Returns
@@ -199,7 +165,12 @@ def select(store, *, models=None, datasets=None):
     arrays = [array for array in held if models is None or array[0] in models]
     with_embeddings = sorted({dataset for _, dataset in arrays})
     chosen = datasets or (with_embeddings if models else store.datasets())
-    return Selection(tuple(dict.fromkeys(chosen)), tuple(arrays))
+    chosen = tuple(dict.fromkeys(chosen))
+    cached = tuple(dataset for dataset in store.cached_datasets() if dataset in chosen)
+    if patches:
+        return Selection(chosen, tuple(arrays), patches=cached)
+    left = tuple(store.patches(dataset).info for dataset in cached)
+    return Selection(chosen, tuple(arrays), patches_left=left)
 
 
 def _check_held(store, kind, asked, held):
@@ -229,6 +200,34 @@ def terms_notes(store, selection):
         for model, text in sorted(terms.items())
         if RESTRICTED.search(text)
     ]
+
+
+def left_notes(selection):
+    """Name the cached patches that do not go along.
+
+    Returns
+    -------
+    list of str
+        One line for each dataset with such patches.
+    """
+    return [
+        f"patches of {patches.dataset} ({_size(patches.n_bytes)}) were left behind; --patches "
+        "takes them along"
+        for patches in selection.patches_left
+    ]
+
+
+def _size(n_bytes):
+    """Size in the unit that gives it one to four digits.
+
+    Examples
+    --------
+    >>> _size(600), _size(9_437_196), _size(3_328_599_654)
+    ('600 B', '9.0 MiB', '3.1 GiB')
+    """
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    step = min(max(n_bytes.bit_length() - 1, 0) // 10, len(units) - 1)
+    return f"{n_bytes / 2 ** (10 * step):.{1 if step else 0}f} {units[step]}"
 
 
 # --- the two ends
@@ -265,312 +264,3 @@ def _made(path):
     elif not any(path.iterdir()):  # may be where a disk is mounted, which nothing can replace
         create_root(path)
     return path
-
-
-# --- annotation tables
-
-
-@dataclass(frozen=True)
-class _TablePlan:
-    """How the table of one dataset comes into the target.
-
-    Parameters
-    ----------
-    store : Store
-        The source.
-    theirs : AnnotationTable
-        The source's table.
-    ours : AnnotationTable or None
-        The target's table.
-    merged : AnnotationTable
-        What the target will hold.
-    """
-
-    store: Store
-    theirs: AnnotationTable
-    ours: AnnotationTable | None
-    merged: AnnotationTable
-
-    @classmethod
-    def make(cls, store, target, dataset):
-        check_key("dataset", dataset)
-        theirs = store.annotations(dataset)
-        for column in theirs.columns:
-            check_key("column", column)
-        if target is None or dataset not in target.datasets():
-            return cls(store, theirs, None, theirs)
-        ours = target.annotations(dataset)
-        _check_same_cells(ours, theirs, target.path)
-        new = theirs.take(theirs.ids[~np.isin(theirs.ids, ours.ids)])
-        return cls(store, theirs, ours, ours.extended(new) if len(new) else ours)
-
-    @property
-    def name(self):
-        return f"annotations/{self.theirs.name}"
-
-    @property
-    def aligned(self):
-        """Whether a row of the source's table is the same row of the target's."""
-        return np.array_equal(self.merged.ids[: len(self.theirs)], self.theirs.ids)
-
-    def source_rows(self, ids):
-        """Row of each ID in the source's table; -1 where it has none."""
-        rows = np.full(len(ids), -1)
-        known = np.isin(ids, self.theirs.ids)
-        rows[known] = self.theirs.positions(ids[known])
-        return rows
-
-
-def _check_same_cells(ours, theirs, target_path):
-    """Refuse tables in which an ID has another label, position or image."""
-    if ours.ids.dtype.kind != theirs.ids.dtype.kind:
-        raise StoreError(
-            f"the annotation IDs of {ours.name!r} are integers in one store and strings in the "
-            f"other (first in {target_path}: {ours.ids.tolist()[0]!r}, to copy: "
-            f"{theirs.ids.tolist()[0]!r}); nothing was changed"
-        )
-    common = theirs.ids[np.isin(theirs.ids, ours.ids)]
-    ours, theirs = ours.take(common), theirs.take(common)
-    conflicts = {column: _differing(ours, theirs, column) for column in COMPARED}
-    if any(conflicts.values()):
-        counts = ", ".join(f"{len(found)} in {name}" for name, found in conflicts.items() if found)
-        first = list(itertools.chain(*conflicts.values()))[:NAMED_CONFLICTS]
-        raise StoreError(
-            f"annotations of {ours.name!r} are not the same in {target_path}: {counts} (first: "
-            f"{'; '.join(first)}); nothing was changed, copy into another store or mend one of them"
-        )
-
-
-def _differing(ours, theirs, column):
-    """Describe each annotation with another value in the two tables of the same IDs."""
-    known = [{"label", *table.columns} for table in (ours, theirs)]
-    if not all(column in columns for columns in known):
-        return []
-    here, there = ours.column(column), theirs.column(column)
-    if (here.dtype.kind == "U") != (there.dtype.kind == "U"):
-        here, there = here.astype(str), there.astype(str)
-    same = (here == there) | ((here != here) & (there != there))  # NaN is NaN
-    return [
-        f"ID {ours.ids[row].item()!r} {column} {here[row].item()!r} here, "
-        f"{there[row].item()!r} there"
-        for row in np.flatnonzero(~same)
-    ]
-
-
-def _put_table(plan, home):
-    n_columns = 2 + len(plan.merged.columns)
-    if plan.ours is None:
-        return _copy_table(plan, home)
-    if len(plan.merged) == len(plan.ours):
-        return CopiedPart(plan.name, 0, n_columns, 0)
-    extend_annotations(home, plan.merged)
-    folder = home / plan.name
-    n_bytes = sum((folder / file).stat().st_size for file in store_files(folder))
-    return CopiedPart(plan.name, n_columns, 0, n_bytes)
-
-
-def _copy_table(plan, home):
-    """Copy the columns of a table, whose place in the target is empty."""
-    source, n_bytes = plan.store._root, 0
-    columns = ["id", "label", *plan.theirs.columns]
-    with new_group(open_root(home, mode="r+"), plan.name) as group:
-        for column in columns:
-            chunks = SourceChunks(source, f"{plan.name}/{column}")
-            n_bytes += _copy_column(chunks, group, column)
-        attributes = _attributes(source, plan.name)
-        attributes.pop("images", None)  # a path of the source's machine
-        group.attrs.update(attributes)
-    return CopiedPart(plan.name, len(columns), 0, n_bytes)
-
-
-def _copy_column(chunks, group, column):
-    _array_like(chunks.array, group, column, chunks.array.shape, chunks.array.chunks)
-    n_bytes = 0
-    for place in chunks.places():
-        data = chunks.raw(place)
-        if data is None:
-            raise DamagedChunkError(
-                f"chunk {'/'.join(map(str, place))} of {chunks.name!r} is not there; get the store "
-                "again"
-            )
-        write_file(local_path(group).joinpath(column, "c", *map(str, place)), data)
-        n_bytes += len(data)
-    return n_bytes
-
-
-def _array_like(array, group, name, shape, chunk_shape):
-    """Make an empty array that differs from another at most in its number of rows."""
-    made = new_array(
-        group,
-        name,
-        shape=shape,
-        chunk_shape=chunk_shape,
-        dtype=array.dtype,
-        dimension_names=array.metadata.dimension_names,
-    )
-    attributes = {key: value for key, value in array.attrs.items() if key != SEAL}
-    if attributes:
-        made.attrs.update(attributes)
-
-
-def _attributes(root, name):
-    """Attributes of a group of the source, all but the seal, which is of that one file."""
-    check_seal(fetch(root, f"{name}/zarr.json"), f"{name}/zarr.json of {root.store}")
-    return {key: value for key, value in root[name].attrs.items() if key != SEAL}
-
-
-# --- embeddings
-
-
-@dataclass(frozen=True)
-class _ArrayPlan:
-    """How the embeddings of one model of one dataset come into the target.
-
-    Parameters
-    ----------
-    model : str
-        Name of the model.
-    table : _TablePlan
-        The dataset's table.
-    chunks : SourceChunks
-        The source's chunks.
-    """
-
-    model: str
-    table: _TablePlan
-    chunks: SourceChunks
-
-    @classmethod
-    def make(cls, store, target, model, table):
-        check_key("model", model)
-        dataset = table.theirs.name
-        plan = cls(model, table, SourceChunks(store._root, f"embeddings/{model}/{dataset}/values"))
-        plan.provenance.check_rows(table.theirs)
-        plan._check_shape()
-        if target is not None and f"{plan.name}/values" in target._root:
-            plan._check_same_encoder(target)
-        return plan
-
-    @property
-    def name(self):
-        return f"embeddings/{self.model}/{self.table.theirs.name}"
-
-    @cached_property
-    def provenance(self):
-        return self.table.store.embeddings(self.model, self.table.theirs.name).provenance
-
-    def _check_shape(self):
-        array, n_annotations = self.chunks.array, len(self.table.theirs)
-        whole_rows = array.ndim == 2 and array.chunks[1] == array.shape[1]
-        if not whole_rows or array.dtype.kind != "f" or array.shape[0] > n_annotations:
-            raise StoreError(
-                f"{self.name!r} of {self.table.store.path} has the shape {array.shape} in chunks "
-                f"of {array.chunks} of {array.dtype}; expected at most {n_annotations} whole rows "
-                "of floating-point numbers"
-            )
-
-    def _check_same_encoder(self, target):
-        there = target.embeddings(self.model, self.table.theirs.name)
-        if there.digest != self.provenance.digest:
-            differing = "; ".join(there.provenance.encoder.differences(self.provenance.encoder))
-            raise DigestError(
-                f"{self.name!r} in {target.path} was made by another encoder than the one to copy "
-                f"({differing}); nothing was changed, copy into another store"
-            )
-        ours, theirs = target._root[f"{self.name}/values"], self.chunks.array
-        if (ours.shape[1], ours.dtype) != (theirs.shape[1], theirs.dtype):
-            raise DigestError(
-                f"{self.name!r} has {ours.shape[1]} {ours.dtype} to a row in {target.path} and "
-                f"{theirs.shape[1]} {theirs.dtype} in the store to copy; nothing was changed"
-            )
-
-    def attributes(self):
-        """Attributes of the source's group, to be kept as they are."""
-        return _attributes(self.table.store._root, self.name)
-
-
-def _put_array(plan, home, notes):
-    root = open_root(home, mode="r+")
-    if f"{plan.name}/values" not in root:
-        _begin_array(plan, root)
-    if plan.table.aligned and _same_state(plan, root):
-        return _copy_chunks(plan, home, notes)
-    return _write_rows(plan, home, notes)
-
-
-def _begin_array(plan, root):
-    """Make the array without its chunks, as the source's or for the rows of the target's table."""
-    array, attributes = plan.chunks.array, plan.attributes()
-    shape, chunk_shape = array.shape, array.chunks
-    if not plan.table.aligned:
-        merged = plan.table.merged
-        shape = (len(merged), array.shape[1])
-        chunk_shape = (rows_per_chunk(*shape, array.dtype), array.shape[1])
-        rows = {"dataset_digest": merged.digest, "dataset_rows": len(merged)}
-        attributes["provenance"] = {**attributes["provenance"], **rows}
-    with new_group(root, plan.name) as group:
-        _array_like(array, group, "values", shape, chunk_shape)
-        group.attrs.update(attributes)
-
-
-def _same_state(plan, root):
-    """Whether chunk files of the source can stand in the target as they are."""
-    ours, theirs = root[f"{plan.name}/values"], plan.chunks.array
-    n_embedded = root[plan.name].attrs["provenance"]["dataset_rows"]
-    return (ours.shape, ours.chunks, n_embedded) == (
-        theirs.shape,
-        theirs.chunks,
-        plan.provenance.dataset_rows,
-    )
-
-
-def _copy_chunks(plan, home, notes):
-    """Copy the chunk files that the target does not have."""
-    done = CopiedPart(plan.name, 0, 0, 0)
-    n_other = 0
-    with writer_lock(home / plan.name):
-        for place in plan.chunks.places():
-            file = home.joinpath(plan.name, "values", "c", *map(str, place))
-            if file.exists():
-                equal = plan.chunks.checksum(place) == _checksum_of(file)
-                n_other += not equal
-                done = replace(done, equal=done.equal + equal)
-            elif (data := plan.chunks.raw(place)) is not None:
-                write_file(file, data)
-                done = replace(done, copied=done.copied + 1, n_bytes=done.n_bytes + len(data))
-    if n_other:
-        notes.append(
-            f"{n_other} chunks of {plan.name} are in {home} with other values (the same encoder, "
-            "another run) and were kept; 'featstore diff' says how far the two are apart"
-        )
-    return done
-
-
-def _checksum_of(file):
-    data = file.read_bytes()
-    check_chunk(data, str(file))
-    return data[-CHECKSUM_BYTES:]
-
-
-def _write_rows(plan, home, notes):
-    """Bring embeddings into the order and the chunks of the target."""
-    spec, dataset = plan.provenance.encoder.at(key=plan.model), plan.table.theirs.name
-    provenance, n_left, written = plan.provenance, 0, []
-    with EmbeddingWriter(home, dataset, spec, parts=provenance.parts, run=provenance.run) as writer:
-        pending = writer.pending()
-        for chunk in pending:
-            values = plan.chunks.rows(plan.table.source_rows(chunk.ids))
-            there = ~np.isnan(values[:, 0])
-            if there.all():
-                writer.write(chunk, values)
-                written.append(home / plan.name / "values" / "c" / str(chunk.number) / "0")
-            else:
-                n_left += int(there.sum())
-    if n_left:
-        notes.append(
-            f"{n_left} embeddings of {plan.name} were not copied: they share chunks with "
-            "annotations that the source has no embeddings of; 'featstore extract' makes them"
-        )
-    n_bytes = sum(file.stat().st_size for file in written)
-    n_before = open_root(home)[f"{plan.name}/values"].nchunks - len(pending)
-    return CopiedPart(plan.name, len(written), n_before, n_bytes)

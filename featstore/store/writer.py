@@ -1,36 +1,37 @@
-"""Write to a store: datasets whole or not at all, embeddings chunk by chunk in order."""
+"""Write to a store: datasets whole or not at all, embeddings and patches chunk by chunk."""
 
 import contextlib
 import os
-import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from featstore.errors import DigestError, EncoderError, StoreError
-from featstore.store.chunks import ChunkFiles
-from featstore.store.index import write_table
+from featstore.errors import AnnotationError, EncoderError, StoreError
+from featstore.store.index import read_table, write_table
 from featstore.store.layout import (
     check_key,
     local_path,
-    new_array,
+    members,
     new_group,
     open_root,
+    remove_group,
     replaced_group,
-    rows_per_chunk,
 )
 from featstore.store.lock import writer_lock
-from featstore.store.provenance import Provenance
+from featstore.store.patchcache import check_windows
 from featstore.store.reader import Store
-from featstore.store.seal import rewrite
+from featstore.store.rowwriter import PendingChunk, RowWriter
+from featstore.store.seal import seal
+from featstore.store.source import check_seal
 
 __all__ = [
     "EmbeddingWriter",
+    "PatchWriter",
     "PendingChunk",
     "add_annotations",
     "check_addable",
     "extend_annotations",
+    "remove_patches",
 ]
 
 
@@ -115,26 +116,7 @@ def extend_annotations(path, annotations, *, source=None):
         write_table(group, annotations)
 
 
-@dataclass(frozen=True)
-class PendingChunk:
-    """A chunk that is not there yet, or not all of it.
-
-    Parameters
-    ----------
-    number : int
-        Place in the array.
-    ids : ndarray
-        Annotation IDs of the rows to be made, in order.
-    n_kept : int
-        Rows before them that are there already.
-    """
-
-    number: int
-    ids: np.ndarray
-    n_kept: int = 0
-
-
-class EmbeddingWriter:
+class EmbeddingWriter(RowWriter):
     """The one writer of an array of embeddings; a context manager, for it holds the lock.
 
     Parameters
@@ -158,131 +140,24 @@ class EmbeddingWriter:
         If another process is writing to it.
     """
 
+    array_name = "values"
+    dimension_names = ("annotation", "feature")
+    other_spec = (
+        "was made by another encoder than is asked for ({}); give the new one another --name"
+    )
+
     def __init__(self, path, dataset, spec, *, parts, run):
         check_key("model", spec.key)
-        self.annotations = Store(path).annotations(dataset)
-        self.name = f"embeddings/{spec.key}/{dataset}"
-        self._path = path
-        self._root = open_root(path, mode="r+")
-        self._is_new = self._root.get(self.name) is None
-        if self._is_new:
-            self._create(Provenance.now(spec, parts, self.annotations, run))
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(writer_lock(local_path(self._root) / self.name / "values"))
-            self._provenance = self._checked_provenance(spec)
-            self._values = self._root[f"{self.name}/values"]
-            self._chunks = ChunkFiles.of(
-                local_path(self._root) / self.name / "values", self._values
-            )
-            self._grow()
-            self._held = stack.pop_all()
+        super().__init__(
+            path, dataset, f"embeddings/{spec.key}/{dataset}", spec, run=run, parts=parts
+        )
 
-    def __enter__(self):
-        return self
+    def _row(self, spec):
+        return (spec.dim,), "float32" if spec.precision == "float32" else "float16"
 
-    def __exit__(self, *problem):
-        self.close()
-
-    def close(self):
-        """Give the lock back; an array that got no chunk at all is taken away again."""
-        self._held.close()
-        folder = local_path(self._root) / self.name
-        if self._is_new and not (folder / "values" / "c").exists():
-            shutil.rmtree(folder)
-
-    def _create(self, provenance):
-        spec, rows = provenance.encoder, len(self.annotations)
-        dtype = "float32" if spec.precision == "float32" else "float16"
-        with new_group(self._root, self.name) as group:
-            new_array(
-                group,
-                "values",
-                shape=(rows, spec.dim),
-                chunk_shape=(rows_per_chunk(rows, spec.dim, dtype), spec.dim),
-                dtype=dtype,
-                dimension_names=("annotation", "feature"),
-            )
-            group.attrs["provenance"] = provenance.to_json()
-
-    def _checked_provenance(self, spec):
-        provenance = Provenance.from_json(self._root[self.name].attrs["provenance"])
-        if provenance.digest != spec.digest:
-            differing = "; ".join(provenance.encoder.differences(spec))
-            raise DigestError(
-                f"{self.name!r} was made by another encoder than is asked for ({differing}); "
-                "give the new one another --name"
-            )
-        provenance.check_rows(self.annotations)
-        return provenance
-
-    @property
-    def _n_stale(self):
-        """Rows at the end of the last chunk as it was before the table grew; 0 once it is full."""
-        return self._provenance.dataset_rows % self._values.chunks[0] if self._growing else 0
-
-    @property
-    def _growing(self):
-        return self._provenance.dataset_rows < len(self.annotations)
-
-    def _grow(self):
-        """Make room for annotations that were added since the array was begun."""
-        if self._values.shape[0] < len(self.annotations):
-            shape = [len(self.annotations), self._values.shape[1]]
-            rewrite(local_path(self._root) / self.name / "values", shape=shape)
-            self._values = open_root(self._path, mode="r+")[f"{self.name}/values"]
-        if self._growing and not (self._n_stale and self._chunks.path(self._last_old).exists()):
-            self._settle()
-
-    @property
-    def _last_old(self):
-        """Number of the chunk that held the last row before the table grew."""
-        return self._provenance.dataset_rows // self._values.chunks[0]
-
-    def _settle(self):
-        """Record that no chunk ends before its rows do."""
-        self._provenance = self._provenance.of_all(self.annotations)
-        attributes = {"provenance": self._provenance.to_json()}
-        rewrite(local_path(self._root) / self.name, attributes=attributes)
-
-    def pending(self):
-        """Chunks still to be written, in order."""
-        pending = []
-        for number in range(self._values.nchunks):
-            n_kept = self._n_stale if number == self._last_old else 0
-            if n_kept or not self._chunks.path(number).exists():
-                first = number * self._values.chunks[0]
-                ids = self.annotations.ids[first + n_kept : first + self._values.chunks[0]]
-                pending.append(PendingChunk(number, ids, n_kept))
-        return pending
-
-    def write(self, chunk, values):
-        """Write one chunk, whole.
-
-        Parameters
-        ----------
-        chunk : PendingChunk
-            As :meth:`pending` gave it.
-        values : ndarray of shape (len(chunk.ids), dim)
-            Embeddings.
-
-        Raises
-        ------
-        EncoderError
-            If a value is not finite in the type on disk; nothing is written.
-        StoreError
-            If the disk is full or gone; nothing is written.
-        """
-        rows = self._as_on_disk(chunk, values)
-        if chunk.n_kept:
-            kept = self._chunks.map(chunk.number, check=True)[: chunk.n_kept]
-            rows = np.concatenate([kept, rows])
-        self._chunks.write(chunk.number, rows)
-        if chunk.n_kept:
-            self._settle()
-
-    def _as_on_disk(self, chunk, values):
+    def _as_on_disk(self, chunk, rows):
         with np.errstate(over="ignore"):  # an overflow becomes infinity, refused below
-            rows = np.asarray(values).astype(self._values.dtype, copy=False)
+            rows = np.asarray(rows).astype(self._array.dtype, copy=False)
         if not np.isfinite(rows).all():
             bad = ~np.isfinite(rows).all(axis=1)
             first = chunk.ids[bad].tolist()[0]
@@ -292,3 +167,148 @@ class EmbeddingWriter:
                 "annotation with 'featstore show'"
             )
         return rows
+
+
+class PatchWriter(RowWriter):
+    """The one writer of the cached patches of a dataset; a context manager, for it holds the lock.
+
+    Parameters
+    ----------
+    path : path-like
+        A store.
+    windows : AnnotationTable
+        Named as the dataset, with its annotations in its order and, for each, the columns of
+        :data:`featstore.store.patchcache.WINDOW_COLUMNS`. It takes the place of the table that is
+        there, where that one is another or damaged.
+    cut : CutSpec
+        How the patches are cut; its digest guards them.
+    run : dict
+        What to record of the run.
+
+    Raises
+    ------
+    AnnotationError
+        If ``windows`` is of other annotations, in another order, or lacks a column of numbers.
+    DigestError
+        If patches are there that were cut in another way or of other annotations.
+    LockedError
+        If another process is writing them.
+
+    Examples
+    --------
+    >>> import tempfile, featstore
+    >>> from featstore.store.patchcache import WINDOW_COLUMNS
+    >>> from featstore.windows import CutSpec
+    >>> path = tempfile.mkdtemp()
+    >>> store = featstore.create(path)
+    >>> cells = featstore.AnnotationTable("cells", [7, 8], ["a", "b"])
+    >>> add_annotations(path, cells)
+    >>> windows = cells.with_columns(**{column: [1, 1] for column in WINDOW_COLUMNS})
+    >>> with PatchWriter(path, windows, CutSpec(4, 0.25), run={}) as writer:
+    ...     for chunk in writer.pending():
+    ...         writer.write(chunk, np.full((len(chunk.ids), 4, 4, 3), 255, np.uint8))
+    >>> store.patches("cells").read([8, 7, 8]).shape
+    (3, 4, 4, 3)
+    """
+
+    array_name = "pixels"
+    dimension_names = ("annotation", "y", "x", "rgb")
+    other_spec = (
+        "was cut in another way than is asked for ({}); 'featstore cut --replace' removes the old "
+        "patches"
+    )
+
+    def __init__(self, path, windows, cut, *, run):
+        self._windows = _checked_windows(windows, Store(path).annotations(windows.name))
+        super().__init__(path, windows.name, f"patches/{windows.name}", cut, run=run)
+
+    def _row(self, spec):
+        return (spec.patch_px, spec.patch_px, 3), "uint8"
+
+    def _put_beside(self, group):
+        write_table(group.create_group("windows"), self._windows)
+        seal(local_path(group) / "windows")
+
+    def _grow(self):
+        """Make room for new patches, behind new windows: there is a window for each patch."""
+        there = self._windows_there()
+        if there is None or not _same_table(there, self._windows):
+            self._put_windows(keep_attributes=there is not None)
+        super()._grow()
+
+    def _windows_there(self):
+        """Windows as they are; None where they are missing or damaged, and to be made again."""
+        try:
+            for metadata in (self._home / "windows").rglob("zarr.json"):
+                check_seal(metadata.read_bytes(), str(metadata))
+            group = self._root[f"{self.name}/windows"]
+            return read_table(group, self._windows.name, what="windows of patches of")
+        except (StoreError, KeyError):
+            return None
+
+    def _put_windows(self, *, keep_attributes):
+        name = f"{self.name}/windows"
+        attributes = dict(self._root[name].attrs) if keep_attributes else {}
+        put = replaced_group if (self._home / "windows").exists() else new_group
+        with put(self._root, name) as group:
+            group.attrs.update(attributes)
+            write_table(group, self._windows)
+
+    def _as_on_disk(self, chunk, rows):
+        pixels, shape = np.asarray(rows), (len(chunk.ids), *self._array.shape[1:])
+        if pixels.dtype != np.uint8 or pixels.shape != shape:
+            raise StoreError(
+                f"patches of {self._windows.name!r} have the shape {pixels.shape} and are "
+                f"{pixels.dtype}; {shape} of uint8 are needed for these {len(chunk.ids)} "
+                "annotations"
+            )
+        return pixels
+
+
+def _checked_windows(windows, annotations):
+    """Refuse windows that are not of the annotations of a dataset, row by row."""
+    check_addable(windows)
+    if windows.digest != annotations.digest:
+        raise AnnotationError(
+            f"the windows given are not of the {len(annotations)} annotations of "
+            f"{annotations.name!r} in their order ({len(windows)} rows); make them of the table in "
+            "the store"
+        )
+    check_windows(windows)
+    return windows
+
+
+def _same_table(here, there):
+    """Whether two tables hold the same values, NaN being NaN."""
+    names = ["id", "label", *here.columns]
+    if sorted(here.columns) != sorted(there.columns) or len(here) != len(there):
+        return False
+    pairs = [(here.column(name), there.column(name)) for name in names]
+    return all((((a == b) | ((a != a) & (b != b))).all()) for a, b in pairs)
+
+
+def remove_patches(path, dataset):
+    """Take the cached patches of a dataset away.
+
+    Parameters
+    ----------
+    path : path-like
+        A store.
+    dataset : str
+        Name of the dataset.
+
+    Raises
+    ------
+    NotInStoreError
+        If the store has no patches of that dataset.
+    LockedError
+        If another process is writing them.
+    """
+    root, name = open_root(path, mode="r+"), f"patches/{dataset}"
+    if dataset not in members(root, "patches"):
+        Store(path).patches(dataset)  # says what there is
+    home = local_path(root) / name
+    with contextlib.ExitStack() as locks:  # a writer locks the array, a copy its group
+        for folder in filter(Path.is_dir, (home / "pixels", home)):
+            locks.enter_context(writer_lock(folder))
+        remove_group(root, name)

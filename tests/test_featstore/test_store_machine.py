@@ -1,4 +1,4 @@
-"""Add, extract, grow and copy in any order: what was written is what is read."""
+"""Add, extract, cut, grow and copy in any order: what was written is what is read."""
 
 import shutil
 import tempfile
@@ -16,6 +16,7 @@ from featstore.errors import NotInStoreError
 from featstore.store.transfer import copy
 from featstore.store.verify import verify
 from featstore.store.writer import EmbeddingWriter, add_annotations, extend_annotations
+from tests.test_featstore.test_store_patchcache import cut, pixels_of
 
 DIM = 3
 SPEC = EncoderSpec("tiny", "none", dim=DIM, weights="random:0")
@@ -38,6 +39,7 @@ class Stores(RuleBasedStateMachine):
     def make(self, n):
         self.home = Path(tempfile.mkdtemp())
         self.n, self.n_copied, self.embedded, self.copied = n, 0, set(), set()
+        self.cached, self.copied_cache = set(), set()
         featstore.create(self.here)
         add_annotations(self.here, table(n))
 
@@ -61,10 +63,16 @@ class Stores(RuleBasedStateMachine):
                 writer.write(chunk, embedding_of(chunk.ids))
                 self.embedded |= set(chunk.ids.tolist())
 
-    @rule()
-    def copy(self):
-        copy(featstore.open(self.here), self.there)
+    @rule(n_chunks=st.integers(0, 3))
+    def cut(self, n_chunks):
+        self.cached |= set(cut(self.here, n_chunks=n_chunks, dataset="d"))
+
+    @rule(patches=st.booleans())
+    def copy(self, patches):
+        copied = copy(featstore.open(self.here), self.there, patches=patches)
+        assert bool(copied.notes) == bool(self.cached and not patches)
         self.n_copied, self.copied = self.n, set(self.embedded)
+        self.copied_cache = set(self.cached) if patches else self.copied_cache
 
     @rule(places=st.lists(st.integers(0, 2_000), max_size=30))
     def read(self, places):
@@ -78,6 +86,17 @@ class Stores(RuleBasedStateMachine):
             with pytest.raises(NotInStoreError):
                 embeddings.read(ids)
 
+    @precondition(lambda self: self.cached)
+    @rule(places=st.lists(st.integers(0, 2_000), max_size=30))
+    def read_patches(self, places):
+        ids = table(self.n).ids[[place % self.n for place in places]]
+        patches = featstore.open(self.here).patches("d")
+        if set(ids.tolist()) <= self.cached:
+            assert np.array_equal(patches.read(ids), pixels_of(ids))
+        else:
+            with pytest.raises(NotInStoreError):
+                patches.read(ids)
+
     @precondition(lambda self: self.n_copied)
     @rule()
     def read_the_copy(self):
@@ -86,6 +105,9 @@ class Stores(RuleBasedStateMachine):
         if self.copied:
             ids = np.array(sorted(self.copied))
             assert np.array_equal(store.embeddings("tiny", "d").read(ids), embedding_of(ids))
+        if self.copied_cache:
+            ids = np.array(sorted(self.copied_cache))
+            assert np.array_equal(store.patches("d").read(ids), pixels_of(ids))
 
     @invariant()
     def nothing_is_damaged(self):
@@ -97,6 +119,9 @@ class Stores(RuleBasedStateMachine):
     def the_list_counts_what_is_there(self):
         for row in featstore.open(self.here).list():
             assert (row.rows, row.complete) == (len(self.embedded), len(self.embedded) == self.n)
+        if self.cached:
+            info = featstore.open(self.here).patches("d").info
+            assert (info.rows, info.complete) == (len(self.cached), len(self.cached) == self.n)
 
     def teardown(self):
         shutil.rmtree(self.home, ignore_errors=True)

@@ -1,6 +1,8 @@
 import collections
 import contextlib
 import http.server
+import multiprocessing
+import os
 import re
 import socket
 import subprocess
@@ -20,6 +22,7 @@ from featstore.store.manifest import MANIFEST, write_manifest
 from featstore.store.transfer import copy
 from featstore.store.writer import add_annotations
 from featstore_cli.main import featstore as command_line
+from tests.test_featstore.test_store_patchcache import cut, pixels_of
 
 pytest.importorskip("s3fs")
 pytest.importorskip("aiohttp")
@@ -131,6 +134,9 @@ def s3(lab, monkeypatch):
             key = file.relative_to(lab.parent).as_posix()
             client.put_object(Bucket="cells-of-labs", Key=key, Body=file.read_bytes())
         yield client
+        # All servers of one process share their buckets: leave none to the next test.
+        for object_ in client.list_objects_v2(Bucket="cells-of-labs")["Contents"]:
+            client.delete_object(Bucket="cells-of-labs", Key=object_["Key"])
     server.stop()
 
 
@@ -161,7 +167,72 @@ def assert_reads_the_same(remote, local, names=None):
         np.testing.assert_array_equal(theirs.column(column), ours.column(column))
 
 
+def assert_patches_read_the_same(remote, n_chunks):
+    patches, ids = remote.patches("cells"), remote.annotations("cells").ids
+    for name, asked in id_lists(ids[: n_chunks * ROWS_PER_CHUNK]).items():
+        np.testing.assert_array_equal(patches.read(asked), pixels_of(asked), err_msg=name)
+    small = patches.cropped(4).read(ids[:300])
+    np.testing.assert_array_equal(small, pixels_of(ids[:300])[:, 1:5, 1:5])
+    assert len(patches.windows) == N
+    with pytest.raises(NotInStoreError, match="are not in 'patches/cells' yet"):
+        patches.read(ids[-1:])
+
+
 # --- the web
+
+
+def test_cached_patches_on_the_web_read_as_here(lab, web):
+    cut(lab, n_chunks=9)
+    write_manifest(lab)
+    store = featstore.open(f"{web.url}/lab.zarr")
+    assert_patches_read_the_same(store, 9)
+    assert store.cached_datasets() == ["cells"]
+    assert store.patches("cells").info == featstore.open(lab).patches("cells").info
+
+
+def test_cached_patches_in_a_bucket_read_as_here(lab, s3):
+    cut(lab, n_chunks=9)
+    for file in filter(Path.is_file, (lab / "patches").rglob("*")):
+        key = file.relative_to(lab.parent).as_posix()
+        s3.put_object(Bucket="cells-of-labs", Key=key, Body=file.read_bytes())
+    store = featstore.open("s3://cells-of-labs/lab.zarr")
+    assert_patches_read_the_same(store, 9)
+    assert store.cached_datasets() == ["cells"]
+    assert store.patches("cells").info == featstore.open(lab).patches("cells").info
+
+
+def test_cached_patches_on_the_web_are_read_by_workers(lab, web):
+    """Forked ones use what they got from their parent, spawned ones what was pickled."""
+    cut(lab)
+    patches = featstore.open(f"{web.url}/lab.zarr").patches("cells")
+    ids = patches.ids[[5, 2_000]]
+    patches.read(ids)
+    process = multiprocessing.get_context("fork").Process(
+        target=lambda: os._exit(int(not np.array_equal(patches.read(ids), pixels_of(ids))))
+    )
+    process.start()
+    process.join(30)
+    assert process.exitcode == 0
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        np.testing.assert_array_equal(pool.apply(patches.read, [ids]), pixels_of(ids))
+
+
+def test_patches_are_fetched_as_the_chunks_that_hold_them(lab, web):
+    cut(lab)
+    patches = featstore.open(f"{web.url}/lab.zarr").patches("cells")
+    web.requests.clear()
+    patches.read(patches.ids[[300, 1_000, 301]])
+    chunks = {path: n for path, n in web.requests.items() if "/pixels/c/" in path}
+    place = "/lab.zarr/patches/cells/pixels/c"
+    assert chunks == {f"{place}/1/0/0/0": 1, f"{place}/3/0/0/0": 1}
+
+
+def test_windows_that_are_lost_on_the_way_are_not_made_up(lab, web):
+    cut(lab)
+    (lab / "patches/cells/windows/read_level/c/0").unlink()
+    patches = featstore.open(f"{web.url}/lab.zarr").patches("cells")
+    with pytest.raises(StoreError, match=r"windows/read_level/c/0 of .* is not there"):
+        _ = patches.windows
 
 
 def test_a_store_on_the_web_reads_as_the_same_store_here(web, lab):

@@ -237,7 +237,7 @@ def test_a_chunk_too_many_is_found_and_a_file_too_many_is_noted(large):
     (large / "annotations/large/x/c/1").write_bytes(good)
     (large / "README.txt").write_text("ours")
     (large / "manifest-sha256.txt").write_text("of 'featstore copy', and allowed")
-    (large / "patches").mkdir()
+    (large / "notes").mkdir()
     (large / ".DS_Store").write_text("not looked at")
     (large / "annotations/large/more").mkdir()
     findings = verify(large)
@@ -245,7 +245,7 @@ def test_a_chunk_too_many_is_found_and_a_file_too_many_is_noted(large):
     assert found.count(("M10", "error")) == 6
     assert ("M10", "annotations/large/x/c/1", "error") in rules(findings)
     notes = [finding.place for finding in findings if finding.rule == "S1"]
-    assert notes == ["patches", "README.txt", "annotations/large/more"]
+    assert notes == ["notes", "README.txt", "annotations/large/more"]
 
 
 def test_a_link_is_found_and_never_followed(large, tmp_path):
