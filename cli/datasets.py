@@ -1,29 +1,75 @@
-"""Verbs over datasets: add, list, show."""
+"""The verb add."""
 
 import hashlib
 from pathlib import Path
 
 import click
 
-from featstore_cli.options import format_options, store_argument
-from featstore_cli.render import emit
+from featstore_cli.options import store_argument
+from featstore_cli.render import counts_of, emit
 
-COMMANDS = {}
+
+def as_label_map(ctx, param, texts):
+    """Parse 'Mitose=mitotic figure', given any number of times, into a mapping; None for none."""
+    labels = {}
+    for text in texts:
+        name, equals, label = text.partition("=")
+        if not (name.strip() and equals and label.strip()) or name in labels:
+            raise click.BadParameter(
+                f"{text!r} is not NAME=LABEL, such as 'Mitose=mitotic figure', once for each name"
+            )
+        labels[name] = label
+    return labels or None
 
 
 @click.command()
 @store_argument
 @click.argument("dataset")
-@click.option("--annotations", type=click.Path(), help="MIDOG-format JSON.")
-@click.option("--patches", type=click.Path(), help="CSV of patch files that are already cropped.")
 @click.option(
-    "--images", type=click.Path(), help="Folder of the images [default: with --patches, the CSV's]."
+    "--annotations",
+    type=click.Path(),
+    help="MIDOG JSON, SlideRunner database, CSV or Parquet of centres, GeoJSON or a folder of it.",
 )
-@click.option("--id", default="id", show_default=True, help="Column of the CSV.")
-@click.option("--file", "file", default="file", show_default=True, help="Column of the CSV.")
-@click.option("--label", default="label", show_default=True, help="Column of the CSV.")
-@click.option("--slide", help="Column of the CSV [default: slide, where there is one].")
-@click.option("--domain", help="Column of the CSV [default: domain, where there is one].")
+@click.option(
+    "--patches", type=click.Path(), help="CSV or Parquet of patch files that are already cropped."
+)
+@click.option(
+    "--images",
+    type=click.Path(),
+    help="Folder of the images [default: with --patches, the table's].",
+)
+@click.option(
+    "--format",
+    help="midog, sliderunner, table or geojson [default: what the annotation file shows].",
+)
+@click.option(
+    "--release",
+    help="The file is (part of) midog2021, midog2022, midog++ or ccmct [default: what is certain].",
+)
+@click.option(
+    "--map-label",
+    "labels",
+    multiple=True,
+    metavar="NAME=LABEL",
+    callback=as_label_map,
+    help="Label of a class of the file; may be given several times.",
+)
+@click.option(
+    "--box-px",
+    type=click.FloatRange(min=0),
+    help="Width and height that MIDOG's boxes must have; 0 takes any [default: 50].",
+)
+@click.option("--image", help="Image file that a GeoJSON file is of [default: found by its name].")
+@click.option("--id", help="Column of a table [default: id].")
+@click.option(
+    "--file",
+    help="Column of a table: the patch file or image [default: file; for centres image or file].",
+)
+@click.option("--label", help="Column of a table [default: label].")
+@click.option("--x", help="Column of a table of centres, in px [default: x].")
+@click.option("--y", help="Column of a table of centres, in px, downwards [default: y].")
+@click.option("--slide", help="Column of a table [default: slide, where there is one].")
+@click.option("--domain", help="Column of a table [default: domain, where there is one].")
 @click.option(
     "--mpp",
     type=click.FloatRange(min=0, min_open=True),
@@ -36,38 +82,76 @@ COMMANDS = {}
     show_default=True,
     help="What to do with annotations outside their image.",
 )
+@click.option(
+    "--skip-bad",
+    is_flag=True,
+    help="Leave out, and list, images that are missing or damaged; looks at their pixels too.",
+)
 @click.option("--extend", is_flag=True, help="Add the rows that a dataset does not have yet.")
-def add(store, dataset, annotations, patches, images, mpp, outside, extend, **columns):
+def add(store, dataset, annotations, patches, images, mpp, outside, skip_bad, extend, **options):
     """Add annotated cells, and where their images are, to STORE under the name DATASET.
 
-    Either --annotations, a MIDOG-format JSON with TIFF images, or --patches, a CSV with one cropped
-    patch file per row. The store is made where it is not there yet. With --extend, annotations with
-    new IDs go to the end of a dataset that is there, and those with known IDs must agree with it.
+    Either --annotations, a file of cells in larger images, or --patches, a table with one cropped
+    patch file per row. What the file holds and is not added is counted, with the reason. The store
+    is made where it is not there yet. With --extend, annotations with new IDs go to the end of a
+    dataset that is there, and those with known IDs must agree with it.
     """
     from featstore.store.layout import check_key
 
     if (annotations is None) == (patches is None):
         raise click.UsageError("give either --annotations FILE or --patches FILE")
     check_key("dataset", dataset)
-    table = _read(dataset, annotations, patches, images, columns)
+    reading = _read(dataset, annotations, patches, images, options)
     folder = _image_folder(images, patches)
     if folder is not None:
-        from featstore.patches import check_against_images
-
-        table = check_against_images(table, folder, mpp=mpp, outside=outside)
+        reading = _checked(reading, folder, skip_bad=skip_bad, mpp=mpp, outside=outside)
+    table = reading.table
     write = _extend if extend else _add
-    n_before = write(store, table, folder, _source(patches or annotations))
+    n_before = write(store, table, folder, _source(patches or annotations, reading))
     click.echo(f"added {dataset!r} to {store}: {len(table) - n_before:,} annotations")
-    emit(_counts(table))
+    emit(counts_of(table, images=patches is None))
+    for line in reading.lines():
+        click.echo(line)
 
 
-def _read(dataset, annotations, patches, images, columns):
-    from featstore.datasets.midog import read_midog
+def _read(dataset, annotations, patches, images, options):
+    """Read annotations with those options that were given."""
+    from featstore.datasets.formats import options_of, read_annotations
     from featstore.datasets.table import read_patch_table
 
+    given = {key: value for key, value in options.items() if value is not None}
+    if given.get("box_px") == 0:
+        given["box_px"] = None  # any size
     if patches is None:
-        return read_midog(annotations, name=dataset)
-    return read_patch_table(patches, name=dataset, images=images, **columns)
+        return read_annotations(annotations, name=dataset, images=images, **given)
+    lost = [key for key in given if key not in options_of(read_patch_table)]
+    if lost:
+        raise click.UsageError(f"--{lost[0].replace('_', '-')} goes with --annotations alone")
+    return read_patch_table(patches, name=dataset, images=images, **given)
+
+
+def _checked(reading, folder, *, skip_bad, **how):
+    """Hold what was read against its images; what has to go is counted, with the reason."""
+    import dataclasses
+
+    from featstore.datasets.reading import LeftOut
+    from featstore.survey import check_against_images
+
+    bad = {}
+    on_bad = (lambda image, n, error: bad.update({image: (n, error)})) if skip_bad else None
+    table = check_against_images(reading.table, folder, on_bad=on_bad, **how)
+    kept = set(table.ids.tolist())
+    images = zip(reading.table.ids.tolist(), reading.table.images.tolist(), strict=True)
+    outside = [key for key, image in images if key not in kept and image not in bad]
+    lost = [LeftOut(f"of the bad image {image}", n) for image, (n, _) in bad.items()]
+    if outside:
+        lost.append(LeftOut("whose centre is outside of its image", len(outside), first=outside))
+    return dataclasses.replace(
+        reading,
+        table=table,
+        left_out=(*reading.left_out, *lost),
+        notes=(*reading.notes, *(str(error) for _, error in bad.values())),
+    )
 
 
 def _image_folder(images, patches):
@@ -78,10 +162,20 @@ def _image_folder(images, patches):
     return ImageFolder(str(images or Path(patches).parent), whole=patches is not None)
 
 
-def _source(path):
-    """Name and SHA-256 of the file that annotations were read from."""
-    content = Path(path).read_bytes()
-    return {"file": Path(path).name, "sha256": hashlib.sha256(content).hexdigest()}
+def _source(path, reading):
+    """Name and SHA-256 of the file that annotations were read from, and what was left out of it."""
+    left_out = [part.to_json() for part in reading.left_out]
+    source = {"file": Path(path).name, "sha256": _sha256(Path(path))}
+    return source | ({"left_out": left_out} if left_out else {})
+
+
+def _sha256(path):
+    """SHA-256 of a file; of a folder, that of the names and sums of its files."""
+    if not path.is_dir():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    files = sorted(file for file in path.iterdir() if file.is_file())
+    sums = "".join(f"{_sha256(file)}  {file.name}\n" for file in files)
+    return hashlib.sha256(sums.encode(errors="surrogateescape")).hexdigest()
 
 
 def _add(store, table, folder, source):
@@ -112,104 +206,4 @@ def _extend(store, table, folder, source):
     return len(table) - (len(longer) - len(there))
 
 
-def _counts(table):
-    """Annotations by domain (where known) and label, with the number of slides."""
-    import pandas as pd
-
-    frame = table.to_frame()
-    if "domain" not in frame:
-        frame["domain"] = "all"
-    counts = pd.crosstab(frame["domain"], frame["label"])
-    if "slide" in frame:
-        counts["slides"] = frame.groupby("domain")["slide"].nunique()
-    return counts.reset_index()
-
-
-@click.command("list")
-@store_argument
-@format_options
-def list_(store, form):
-    """List the datasets and embeddings in STORE."""
-    import dataclasses
-
-    import pandas as pd
-
-    import featstore
-
-    opened = featstore.open(store)
-    names = ["model", "dataset", "rows", "dim", "dtype", "complete"]
-    embeddings = pd.DataFrame([dataclasses.asdict(row) for row in opened.list()], columns=names)
-    if form is None:
-        tables = [opened.annotations(name) for name in opened.datasets()]
-        emit(
-            pd.DataFrame(
-                [_dataset_row(table) for table in tables],
-                columns=["dataset", "annotations", "labels", "slides", "domains"],
-            )
-        )
-        click.echo()
-    emit(embeddings, form)
-
-
-def _dataset_row(table):
-    labels = sorted(set(table.labels.tolist()))
-    slides, domains = (
-        len(set(table.column(name).tolist())) if name in table.columns else "-"
-        for name in ("slide", "domain")
-    )
-    return table.name, len(table), ", ".join(labels), slides, domains
-
-
-@click.command()
-@store_argument
-@click.argument("dataset")
-@click.argument("ids", nargs=-1)
-@click.option("--model", help="Show where the embeddings of this model came from.")
-@format_options
-def show(store, dataset, ids, model, form):
-    """Show DATASET in STORE: counts, the annotations with these IDS, or a model's provenance."""
-    import featstore
-
-    opened = featstore.open(store)
-    table = opened.annotations(dataset)
-    if model is not None:
-        _show_provenance(opened.embeddings(model, dataset).provenance, form)
-    elif ids:
-        chosen = [_integer(text) for text in ids] if table.ids.dtype.kind == "i" else list(ids)
-        emit(table.take(chosen).to_frame().reset_index(), form)
-    else:
-        emit(_counts(table), form)
-        if form is None:
-            click.echo(f"\ncolumns: {', '.join(['id', 'label', *table.columns])}")
-            _show_sources(opened, dataset)
-
-
-def _integer(text):
-    try:
-        return int(text)
-    except ValueError as error:
-        raise click.ClickException(
-            f"ID {text!r} is not an integer, as this dataset's are"
-        ) from error
-
-
-def _show_sources(opened, dataset):
-    source, folder = opened.source(dataset), opened.image_folder(dataset)
-    click.echo(f"read from {source.get('file', '?')} (sha256 {source.get('sha256', '?')[:16]}...)")
-    click.echo(f"images in {folder.root}" if folder else "added without images")
-
-
-def _show_provenance(provenance, form):
-    import pandas as pd
-
-    rows = [
-        (f"{group}.{key}", value)
-        for group, values in provenance.to_json().items()
-        for key, value in (values.items() if isinstance(values, dict) else [("", values)])
-    ]
-    frame = pd.DataFrame(rows, columns=["field", "value"]).astype(str)
-    frame["field"] = frame["field"].str.rstrip(".")
-    emit(frame, form)
-
-
-COMMANDS.update({"add": add, "list": list_, "show": show})
+COMMANDS = {"add": add}

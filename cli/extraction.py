@@ -58,6 +58,7 @@ def extract(
     import featstore
     from featstore.encoders.build import build
     from featstore.extract import extract as run_extract
+    from featstore.patches import patches_of
 
     if build_options["weights"] and build_options["random_weights"] is not None:
         raise click.UsageError("give either --weights FILE or --random-weights SEED")
@@ -67,9 +68,7 @@ def extract(
         _say_budget(opened, model, dataset, build_options)
         return
     encoder = build(model, mpp=mpp, device=_device(device), **build_options)
-    patches = featstore.Patches.of(
-        opened, dataset, patch_px=encoder.spec.input_px, mpp=mpp, images=images
-    )
+    patches = patches_of(opened, dataset, patch_px=encoder.spec.input_px, mpp=mpp, images=images)
     settings = {"batch_size": batch_size, "workers": workers, "progress": not quiet}
     try:
         done = run_extract(store, dataset, encoder, patches, on_start=_say_start, **settings)

@@ -13,10 +13,12 @@ __all__ = ["featstore", "run"]
 # verb: (module, line of help); the order is the one in which a user meets them
 VERBS = {
     "demo": ("demo", "Run all of it on data made here, offline."),
+    "image": ("showing", "Show size, levels and um per pixel of an image file."),
     "add": ("datasets", "Add annotated cells, and where their images are, to a store."),
-    "list": ("datasets", "List datasets and embeddings in a store."),
-    "show": ("datasets", "Show a dataset, its annotations, or where embeddings came from."),
+    "list": ("showing", "List datasets and embeddings in a store."),
+    "show": ("showing", "Show a dataset, its annotations, or where embeddings came from."),
     "verify": ("checking", "Check every byte of a store, and drop what is damaged."),
+    "cut": ("cutting", "Cut the patches of a dataset once, for all encoders and the trainer."),
     "extract": ("extraction", "Embed the patches of a dataset with an encoder."),
     "copy": ("sharing", "Copy or merge datasets and embeddings into another store."),
     "pack": ("sharing", "Pack a store into one file that opens as it is."),

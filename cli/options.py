@@ -29,15 +29,20 @@ dataset_option = click.option("--dataset", required=True, help="Name of the data
 model_option = click.option("--model", required=True, help="Name of the model in the store.")
 
 
+ENDINGS = {"plot": (".png", ".pdf", ".svg"), "sheet": (".png", ".jpg", ".jpeg")}
+
+
 def checked_place(ctx, param, path):
     """Refuse, before any work is done, a file that could not be written after it."""
     if path is None:
         return None
     if not os.path.isdir(os.path.dirname(path) or "."):
         raise click.ClickException(f"cannot write {path}: its folder does not exist; make it first")
-    if param.name == "plot" and not path.endswith((".png", ".pdf", ".svg")):
+    endings = ENDINGS.get(param.name, ("",))
+    if not path.endswith(endings):
         raise click.ClickException(
-            f"cannot draw {path}: give a name that ends in .png, .pdf or .svg"
+            f"cannot draw {path}: give a name that ends in {', '.join(endings[:-1])} or "
+            f"{endings[-1]}"
         )
     return path
 

@@ -4,7 +4,7 @@ import math
 
 import click
 
-__all__ = ["emit", "save_plot", "save_results"]
+__all__ = ["counts_of", "emit", "save_plot", "save_results"]
 
 
 def emit(frame, form=None, *, rows=None):
@@ -26,6 +26,30 @@ def emit(frame, form=None, *, rows=None):
         click.echo(full.to_json(orient="records", indent=1))
     else:
         click.echo(_as_text(frame))
+
+
+def counts_of(table, *, by="domain", images=False):
+    """Count annotations by a column and their label, with the number of slides.
+
+    Parameters
+    ----------
+    table : AnnotationTable
+        Of a dataset.
+    by : str
+        A column; without it, all annotations count together.
+    images : bool
+        Count images as well, where the table names them.
+    """
+    import pandas as pd
+
+    frame = table.to_frame()
+    if by not in frame:
+        frame[by] = "all"
+    counts = pd.crosstab(frame[by], frame["label"])
+    for column in ["slide", *(["image"] if images else [])]:
+        if column in frame and column != by:
+            counts[f"{column}s"] = frame.groupby(by)[column].nunique()
+    return counts.reset_index()
 
 
 def _as_text(frame):

@@ -13,6 +13,9 @@ models_option = click.option(
 datasets_option = click.option(
     "--dataset", "datasets", multiple=True, help="Dataset to take [default: all]; may be repeated."
 )
+patches_option = click.option(
+    "--patches", is_flag=True, help="Take the cached patches of the datasets along."
+)
 
 
 @click.command()
@@ -20,8 +23,9 @@ datasets_option = click.option(
 @click.argument("target", type=click.Path())
 @models_option
 @datasets_option
+@patches_option
 @click.option("--manifest", is_flag=True, help="Write the SHA-256 of every file into TARGET.")
-def copy(source, target, models, datasets, manifest):
+def copy(source, target, models, datasets, patches, manifest):
     """Copy datasets and embeddings of SOURCE into TARGET, or merge them with what it holds.
 
     The same command goes on after an interruption. Annotations that differ between the two stores
@@ -35,6 +39,7 @@ def copy(source, target, models, datasets, manifest):
         target,
         models=models or None,
         datasets=datasets or None,
+        patches=patches,
         manifest=manifest,
     )
     _show_notes(copied.notes)
@@ -46,14 +51,17 @@ def copy(source, target, models, datasets, manifest):
 @click.argument("out", type=click.Path())
 @models_option
 @datasets_option
-def pack(store, out, models, datasets):
+@patches_option
+def pack(store, out, models, datasets, patches):
     """Write datasets and embeddings of STORE into the single file OUT, which ends in .zip.
 
     The file opens without being unpacked, and holds a manifest for 'sha256sum -c'.
     """
     from featstore.store.archive import pack as pack_store
 
-    packed = pack_store(store, out, models=models or None, datasets=datasets or None)
+    packed = pack_store(
+        store, out, models=models or None, datasets=datasets or None, patches=patches
+    )
     _show_notes(packed.notes)
     click.echo(
         f"packed {store} into {packed.path}: {packed.n_files} files, {packed.n_bytes:,} bytes"

@@ -72,12 +72,13 @@ def train(store, dataset, splits_file, repeats, mpp, images, save, quiet, result
     """Train a network end to end on the splits that probes use, and test it on the same cells."""
     import featstore
     import probes
+    from featstore.patches import patches_of
     from probes import endtoend
 
     opened = featstore.open(store)
     annotations = opened.annotations(dataset)
     chosen = _of_repeats(splits_of(splits_file, annotations), repeats, splits_file)
-    patches = featstore.Patches.of(
+    patches = patches_of(
         opened,
         dataset,
         patch_px=endtoend.source_px(recipe["patch_px"]),

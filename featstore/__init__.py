@@ -11,11 +11,13 @@ from featstore.version import __version__
 
 __all__ = [
     "AnnotationTable",
+    "CachedPatches",
     "EmbeddingInfo",
     "Embeddings",
     "EncoderSpec",
     "ImageFolder",
     "Patches",
+    "PatchesInfo",
     "Store",
     "__version__",
     "create",
@@ -24,11 +26,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "CachedPatches": "featstore.store.patchcache",
     "EmbeddingInfo": "featstore.store.reader",
     "Embeddings": "featstore.store.reader",
     "EncoderSpec": "featstore.encoders.spec",
     "ImageFolder": "featstore.images",
     "Patches": "featstore.patches",
+    "PatchesInfo": "featstore.store.patchcache",
     "Store": "featstore.store.reader",
 }
 

@@ -41,14 +41,16 @@ def source_px(patch_px: int) -> int:
     Returns
     -------
     int
-        Side of the patch to cut, in pixels: the diagonal of the input, rounded up.
+        Side of the patch to cut, in pixels: the diagonal of the input, rounded up to an even
+        number where the input is even, so that its centre is what is cut at the input's own size.
 
     Examples
     --------
-    >>> source_px(224)
-    317
+    >>> source_px(224), source_px(33)
+    (318, 47)
     """
-    return math.ceil(patch_px * math.sqrt(2))
+    diagonal_px = math.ceil(patch_px * math.sqrt(2))
+    return diagonal_px + (diagonal_px - patch_px) % 2
 
 
 def centre_crop(pixels, patch_px: int):

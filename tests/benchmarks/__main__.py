@@ -2,12 +2,13 @@
 
 import sys
 
-from tests.benchmarks import extraction, solver, start, store
+from tests.benchmarks import extraction, patches, solver, start, store
 
 BENCHMARKS = {
     "start": start.run,
     "solver": solver.run,
     "store": store.run,
+    "patches": patches.run,
     "extraction": extraction.run,
 }
 

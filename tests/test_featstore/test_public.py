@@ -6,11 +6,13 @@ import probes
 
 FEATSTORE = {
     "AnnotationTable",
+    "CachedPatches",
     "EmbeddingInfo",
     "Embeddings",
     "EncoderSpec",
     "ImageFolder",
     "Patches",
+    "PatchesInfo",
     "Store",
     "__version__",
     "create",
@@ -42,6 +44,8 @@ ERRORS = {
     "EncoderError",
     "FeatstoreError",
     "ImageError",
+    "KnownCountsWarning",
+    "UpsampledPatchesWarning",
     "LockedError",
     "MissingExtraError",
     "NotInStoreError",
