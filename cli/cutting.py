@@ -40,27 +40,42 @@ def cut(store, dataset, patch_px, mpp, images, workers, replace, dry_run, quiet)
     """
     import featstore
     from featstore.cutting import cut as run_cut
-    from featstore.store.writer import remove_patches
 
     opened = featstore.open(store)
     mpp = mpp or paper_mpp(opened, dataset)
+    if _is_there(opened, dataset, patch_px, mpp):
+        click.echo(f"{dataset}: all {_what(opened.patches(dataset))} are there")
+        emit(_windows(opened.patches(dataset)))
+        return
     patches = featstore.Patches.of(opened, dataset, patch_px=patch_px, mpp=mpp, images=images)
     if dry_run:
         _say_budget(patches)
         return
-    if replace and _is_cut_otherwise(opened, dataset, patches):
-        remove_patches(store, dataset)
+    how = {"workers": workers, "replace": replace, "progress": not quiet}
     try:
-        done = run_cut(store, patches, workers=workers, progress=not quiet, on_start=_say_start)
+        done = run_cut(store, patches, on_start=_say_start, **how)
     except KeyboardInterrupt:
         _say_interrupted(store, dataset)
         raise SystemExit(130) from None
-    _say_done(done, patches)
-    emit(_windows(featstore.open(store).patches(dataset)))
+    cached = featstore.open(store).patches(dataset)
+    speed = f"{done.wall_s:.1f} s ({done.patches_per_s:.0f} patches/s)"
+    click.echo(f"{dataset}: {_what(cached)} are there, {done.rows_new:,} of them cut in {speed}")
+    emit(_windows(cached))
 
 
-def _is_cut_otherwise(opened, dataset, patches):
-    return dataset in opened.cached_datasets() and opened.patches(dataset).cut != patches.cut
+def _is_there(opened, dataset, patch_px, mpp):
+    """Whether the whole cache is there, for which no image is needed."""
+    from featstore.windows import CutSpec
+
+    if dataset not in opened.cached_datasets():
+        return False
+    cached = opened.patches(dataset)
+    return cached.info.complete and cached.cut == CutSpec(patch_px, mpp)
+
+
+def _what(cached):
+    at = "" if cached.mpp is None else f" at {cached.mpp:g} um/px"
+    return f"{len(cached.ids):,} patches of {cached.patch_px} px{at}"
 
 
 def _say_budget(patches):
@@ -84,18 +99,6 @@ def _say_interrupted(store, dataset):
     click.echo(
         f"\ninterrupted: {there:,} patches are there; the same command goes on with the rest",
         err=True,
-    )
-
-
-def _say_done(done, patches):
-    what = f"patches of {patches.patch_px} px"
-    what += "" if patches.mpp is None else f" at {patches.mpp:g} um/px"
-    if done.rows_new == 0:
-        click.echo(f"{done.dataset}: all {done.rows_before:,} {what} are there")
-        return
-    click.echo(
-        f"{done.dataset}: {done.rows_new:,} {what} in {done.wall_s:.1f} s "
-        f"({done.patches_per_s:.0f} patches/s)"
     )
 
 

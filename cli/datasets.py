@@ -1,11 +1,12 @@
 """The verb add."""
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 
 import click
 
-from featstore_cli.options import store_argument
+from featstore_cli.options import UmPerPixel, store_argument
 from featstore_cli.render import counts_of, emit
 
 
@@ -72,7 +73,7 @@ def as_label_map(ctx, param, texts):
 @click.option("--domain", help="Column of a table [default: domain, where there is one].")
 @click.option(
     "--mpp",
-    type=click.FloatRange(min=0, min_open=True),
+    type=UmPerPixel(),
     help="Um per pixel of the images [default: what each file says].",
 )
 @click.option(
@@ -137,9 +138,15 @@ def _checked(reading, folder, *, skip_bad, **how):
     from featstore.datasets.reading import LeftOut
     from featstore.survey import check_against_images
 
-    bad = {}
+    bad, resolutions = {}, Counter()
     on_bad = (lambda image, n, error: bad.update({image: (n, error)})) if skip_bad else None
-    table = check_against_images(reading.table, folder, on_bad=on_bad, **how)
+    table = check_against_images(
+        reading.table,
+        folder,
+        on_bad=on_bad,
+        on_image=lambda image: resolutions.update([(image.mpp, image.mpp_source)]),
+        **how,
+    )
     kept = set(table.ids.tolist())
     images = zip(reading.table.ids.tolist(), reading.table.images.tolist(), strict=True)
     outside = [key for key, image in images if key not in kept and image not in bad]
@@ -150,8 +157,23 @@ def _checked(reading, folder, *, skip_bad, **how):
         reading,
         table=table,
         left_out=(*reading.left_out, *lost),
-        notes=(*reading.notes, *(str(error) for _, error in bad.values())),
+        notes=(
+            *reading.notes,
+            *(str(error) for _, error in bad.values()),
+            *([] if folder.whole or how["mpp"] is not None else _resolution_notes(resolutions)),
+        ),
     )
+
+
+def _resolution_notes(resolutions):
+    """Say which um per pixel were found and where, and which slip could stand behind odd ones."""
+    from featstore.images.resolution import doubt
+
+    known = [(mpp, source, n) for (mpp, source), n in resolutions.items() if mpp is not None]
+    for mpp, source, n in sorted(known):
+        images = f"{n:,} image{'s' * (n != 1)}"
+        question = f"; {doubt(mpp)}, which --mpp would say" if doubt(mpp) else ""
+        yield f"{mpp:.4g} um/px in {images}, from {source}{question}"
 
 
 def _image_folder(images, patches):

@@ -55,11 +55,16 @@ class _Verbs(click.Group):
         except Exception as error:
             if type(error).__module__ in ("featstore.errors", "probes.errors"):
                 raise click.ClickException(" ".join(str(error).split())) from error
+            if isinstance(error, MemoryError):
+                raise click.ClickException(f"there is not memory enough: {error}") from error
             if isinstance(error, OSError):  # a read-only folder, a full disk
                 raise click.ClickException(
                     f"{error.filename}: {error.strerror or error}"
                 ) from error
             raise
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            raise SystemExit(130) from None
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})

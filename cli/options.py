@@ -1,10 +1,12 @@
 """Options that several verbs share."""
 
+import math
 import os
 
 import click
 
 __all__ = [
+    "UmPerPixel",
     "as_sizes",
     "checked_place",
     "cutting_options",
@@ -71,6 +73,20 @@ def splits_option(*, required, help="From 'split'."):
     return click.option("--splits", "splits_file", type=click.Path(), required=required, help=help)
 
 
+class UmPerPixel(click.FloatRange):
+    """A finite number of um per pixel above 0."""
+
+    def __init__(self):
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value, param, ctx):
+        """Refuse what FloatRange lets through: nan and inf."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a number of um per pixel, such as 0.25", param, ctx)
+        return number
+
+
 def cutting_options(command):
     """Give a verb --mpp and --images: how, and from where, patches are cut."""
     command = click.option(
@@ -78,15 +94,14 @@ def cutting_options(command):
     )(command)
     return click.option(
         "--mpp",
-        type=click.FloatRange(min=0, min_open=True),
+        type=UmPerPixel(),
         help=f"Um per pixel of the patches [default: {PAPER_MPP}; patch files are taken whole].",
     )(command)
 
 
 def paper_mpp(store, dataset):
     """Um per pixel where none is asked for: the paper's, or None for whole patch files."""
-    folder = store.image_folder(dataset)
-    return None if folder is not None and folder.whole else PAPER_MPP
+    return None if store.has_whole_patches(dataset) else PAPER_MPP
 
 
 def format_options(command):

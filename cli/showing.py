@@ -89,9 +89,7 @@ def _dataset_row(table):
 @click.option(
     "--patch-px",
     type=click.IntRange(min=8),
-    default=SHOWN_PX,
-    show_default=True,
-    help="Their width.",
+    help=f"Their width [default: {SHOWN_PX}, or what patch files were cut to].",
 )
 @cutting_options
 @format_options
@@ -131,6 +129,7 @@ def _draw(opened, table, ids, path, *, per_group, seed, patch_px, mpp, images):
     from featstore.patches import patches_of
 
     mpp = mpp or paper_mpp(opened, table.name)
+    patch_px = patch_px or _shown_px(opened, table.name, mpp)
     patches = patches_of(opened, table.name, patch_px=patch_px, mpp=mpp, images=images)
     groups = choose(table, ids=ids or None, per_group=per_group, seed=seed)
     title = f"{table.name}: {len(table):,} annotations"
@@ -150,7 +149,7 @@ def _integer(text):
 def _show_sources(opened, dataset):
     source, folder = opened.source(dataset), opened.image_folder(dataset)
     click.echo(f"read from {source.get('file', '?')} (sha256 {source.get('sha256', '?')[:16]}...)")
-    click.echo(f"images in {folder.root}" if folder else "added without images")
+    click.echo(f"images in {folder.root}" if folder else "where its images are is not known")
 
 
 def _show_provenance(provenance, form):
@@ -198,6 +197,12 @@ def image(file, compare, form):
 
 def _mpp_of(opened, level):
     return float("nan") if opened.mpp is None else opened.mpp * level.downsample
+
+
+def _shown_px(opened, dataset, mpp):
+    """Width to show: whole patch files come out of the cache at the size that they have there."""
+    is_cached = mpp is None and dataset in opened.cached_datasets()
+    return opened.patches(dataset).patch_px if is_cached else SHOWN_PX
 
 
 COMMANDS.update({"image": image, "list": list_, "show": show})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featstore.errors import require
+from featstore.errors import ImageError, require
 
 __all__ = ["Group", "choose", "draw_contact_sheet"]
 
@@ -16,7 +16,7 @@ THUMBNAIL_PX = 128
 GAP_PX, MARGIN_PX, NOTCH_PX, FRAME_PX = 10, 18, 6, 3
 TITLE_PX, HEADING_PX, ID_PX = 20, 15, 11  # heights of the letters
 COLUMNS = 8
-MOST_GROUPS = 60  # a sheet of more is not looked at, and a larger picture opens nowhere
+HIGHEST_PX = 30_000  # a larger picture opens nowhere; JPEG ends at 65,500
 # Okabe and Ito, "Color Universal Design" (2008), without yellow, which is faint on white
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK, PAPER = "#222222", "#FFFFFF"
@@ -66,7 +66,7 @@ def choose(annotations, *, ids=None, per_group=COLUMNS, seed=0):
     Returns
     -------
     list of Group
-        At most 60.
+        By domain, then label.
 
     Examples
     --------
@@ -75,7 +75,7 @@ def choose(annotations, *, ids=None, per_group=COLUMNS, seed=0):
     >>> [(group.heading, group.ids.tolist()) for group in choose(cells, per_group=1)]
     [('a - X  (1 of 1)', [2]), ('b - X  (1 of 2)', [3])]
     """
-    table = annotations if ids is None else annotations.take(ids)
+    table = annotations if ids is None else annotations.take(list(dict.fromkeys(ids)))
     rng = np.random.default_rng(seed)
     has_domains = "domain" in table.columns
     domains = table.domains if has_domains else np.full(len(table), "")
@@ -84,7 +84,7 @@ def choose(annotations, *, ids=None, per_group=COLUMNS, seed=0):
         here = table.ids[(domains == domain) & (table.labels == label)]
         shown = here if ids is not None else _drawn(here, per_group, rng)
         groups.append(Group(label, domain, shown, len(here)))
-    return groups[:MOST_GROUPS]
+    return groups
 
 
 def _drawn(ids, n, rng):
@@ -109,6 +109,11 @@ def draw_contact_sheet(patches, groups, *, title):
     -------
     PIL.Image.Image
         RGB.
+
+    Raises
+    ------
+    ImageError
+        If the sheet would be more than 30,000 px high.
     """
     sheet = _Sheet(groups)
     sheet.write(title, TITLE_PX)
@@ -136,6 +141,11 @@ class _Sheet:
         n_rows = sum(-(-len(group.ids) // COLUMNS) for group in groups)
         height = 2 * MARGIN_PX + TITLE_PX + HEADING_PX + GAP_PX + n_rows * self._row_px
         height += len(groups) * (HEADING_PX + GAP_PX)
+        if height > HIGHEST_PX:
+            raise ImageError(
+                f"a sheet of {len(groups):,} groups in {n_rows:,} rows would be {height:,} px "
+                "high; show fewer, by ID or with --per-group"
+            )
         width = 2 * MARGIN_PX + COLUMNS * (THUMBNAIL_PX + GAP_PX) - GAP_PX
         self.image = self._pil["Image"].new("RGB", (width, height), PAPER)
         self._draw = self._pil["ImageDraw"].Draw(self.image)
@@ -157,8 +167,8 @@ class _Sheet:
 
     def _fitting(self, text, size_px, room_px):
         """Cut a text in its middle until it fits."""
-        kept = len(text)
-        shown = text
+        text = " ".join(text.split())
+        kept, shown = len(text), text
         while self._draw.textlength(shown, self._font(size_px)) > room_px and kept > 2:
             kept -= 1
             shown = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"

@@ -5,6 +5,7 @@ must be. Within one call, annotations of one image are cut together, so that eac
 once.
 """
 
+import itertools
 import warnings
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -20,6 +21,8 @@ from featstore.windows import SAME_MPP, CutSpec, neighbours, windows_in
 __all__ = ["Patches", "patches_of"]
 
 IMAGES_OPEN = 32
+READ_BYTES = 64 * 2**20  # windows that are read together before they are resampled
+LARGEST_SQUEEZE = 0.05  # of a whole patch that is not square
 KERNEL_REACH_PX = 2  # bicubic, per pixel of the coarser of the two grids
 
 
@@ -143,9 +146,11 @@ class Patches:
         """
         folder = store.image_folder(dataset)
         if images is not None:
-            folder = ImageFolder(str(images), whole=folder is not None and folder.whole)
+            folder = ImageFolder(str(images), whole=store.has_whole_patches(dataset))
         if folder is None:
-            raise ImageError(f"dataset {dataset!r} was added without images; give --images")
+            raise ImageError(
+                f"the store does not know where the images of {dataset!r} are; give --images"
+            )
         annotations = store.annotations(dataset)
         if mpp is not None and "mpp" not in annotations.columns:
             annotations = check_against_images(annotations, folder, outside="keep")
@@ -252,13 +257,33 @@ class Patches:
         files, image_of_row = self._images
         images = image_of_row[rows]
         order = np.argsort(images, kind="stable")
-        starts = np.flatnonzero(np.diff(images[order], prepend=-1))
-        for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+        for start, stop in _runs(images[order, None]):
             places = order[start:stop]
-            yield self._open(files[images[places[0]]]), rows[places], places
+            image = self._open(files[images[places[0]]])
+            self._check_same(image, rows[places[0]])
+            yield image, rows[places], places
+
+    def _check_same(self, image, row):
+        """Refuse an image of another size than when the dataset was added."""
+        if "image_width_px" not in self.annotations.columns:
+            return
+        names = ("image_width_px", "image_height_px")
+        known = tuple(int(self.annotations.column(name)[row]) for name in names)
+        if known != (image.width_px, image.height_px):
+            raise ImageError(
+                f"image {image.path} is {image.width_px} x {image.height_px} px and was {known[0]} "
+                f"x {known[1]} px when the dataset was added; put that file back, or add the "
+                "dataset anew"
+            )
 
     def _cut_whole(self, image, into):
-        box = (0, 0, image.width_px, image.height_px)
+        width, height = image.width_px, image.height_px
+        if abs(width - height) > LARGEST_SQUEEZE * min(width, height):
+            raise ImageError(
+                f"image {image.path} is {width} x {height} px and would be squeezed into a square; "
+                "crop it, or give --mpp, at which its middle is cut"
+            )
+        box = (0, 0, width, height)
         pixels = image.read(0, 0, image.width_px, image.height_px)
         for patch in into:
             patch[...] = _resized(pixels, self.patch_px, box=box)
@@ -271,15 +296,10 @@ class Patches:
             if here.size:
                 targets = [into[place] for place in here]
                 image.read_windows(windows.lefts[here], windows.tops[here], targets, level=level)
-        for place in np.flatnonzero(~as_they_are)[self._order(windows, ~as_they_are)]:
-            into[place][...] = _resampled(image, windows, place, self.patch_px)
-
-    @staticmethod
-    def _order(windows, chosen):
-        """Order in which resampled windows share what is decoded: by level, row and column."""
-        size = windows.sizes[chosen]
-        keys = (windows.lefts[chosen], windows.tops[chosen] // size, windows.levels[chosen])
-        return np.lexsort(keys)
+        for places in _read_together(windows, ~as_they_are):
+            resampled = _resampled(image, windows, places, self.patch_px)
+            for place, patch in zip(places.tolist(), resampled, strict=True):
+                into[place][...] = patch
 
     def _placed(self, image, rows):
         mpp = np.asarray(self.annotations.column("mpp"), float)[rows]
@@ -291,15 +311,43 @@ class Patches:
         return self.annotations.x[rows], self.annotations.y[rows]
 
 
-def _resampled(image, windows, place, patch_px):
-    """Read a window with what the kernel reaches beyond it, and bring it to ``patch_px``."""
-    left, top, size = windows.lefts[place], windows.tops[place], windows.sizes[place]
-    margin = int(np.ceil(KERNEL_REACH_PX * max(windows.factors[place], 1)))
-    first = [int(np.floor(corner)) - margin for corner in (left, top)]
+def _read_together(windows, chosen):
+    """Yield places of windows of one level and size, neighbours first, up to 64 MiB at a time."""
+    places = np.flatnonzero(chosen)
+    keys = (windows.lefts, windows.tops // windows.sizes, windows.sizes, windows.levels)
+    places = places[np.lexsort([key[places] for key in keys])]
+    kinds = np.stack([windows.levels[places], windows.sizes[places]], axis=1)
+    for start, stop in _runs(kinds):
+        n = max(1, int(READ_BYTES // (3 * windows.sizes[places[start]] ** 2)))
+        for first in range(start, stop, n):
+            yield places[first : min(first + n, stop)]
+
+
+def _runs(rows):
+    """Yield start and stop of each run of equal rows.
+
+    Examples
+    --------
+    >>> list(_runs(np.array([[7, 1], [7, 1], [7, 2]]))), list(_runs(np.empty((0, 2))))
+    ([(0, 2), (2, 3)], [])
+    """
+    borders = np.flatnonzero((np.diff(rows, axis=0) != 0).any(axis=1)) + 1
+    edges = [0, *borders.tolist(), len(rows)] if len(rows) else [0]
+    yield from itertools.pairwise(edges)
+
+
+def _resampled(image, windows, places, patch_px):
+    """Yield windows of one level and size, read with what the kernel reaches beyond them."""
+    size, level = windows.sizes[places[0]], int(windows.levels[places[0]])
+    margin = int(np.ceil(KERNEL_REACH_PX * max(windows.factors[places[0]], 1)))
     side = int(np.ceil(size)) + 2 * margin + 1
-    pixels = image.read(*first, side, side, level=int(windows.levels[place]))
-    x, y = left - first[0], top - first[1]
-    return _resized(pixels, patch_px, box=(x, y, x + size, y + size))
+    lefts, tops = windows.lefts[places], windows.tops[places]
+    firsts_x, firsts_y = (np.floor(corners) - margin for corners in (lefts, tops))
+    pixels = np.empty((len(places), side, side, 3), np.uint8)
+    image.read_windows(firsts_x, firsts_y, pixels, level=level)
+    offsets = zip((lefts - firsts_x).tolist(), (tops - firsts_y).tolist(), strict=True)
+    for region, (x, y) in zip(pixels, offsets, strict=True):
+        yield _resized(region, patch_px, box=(x, y, x + size, y + size))
 
 
 def _resized(pixels, patch_px, *, box):

@@ -16,7 +16,9 @@ LARGEST_WHOLE_PX = 2**28  # a cropped patch is decoded whole: 768 MiB, more than
 LOOKED_AT_PX = 64  # around each annotation: the tiles that its patch will surely need
 
 
-def check_against_images(annotations, folder, *, mpp=None, outside="error", on_bad=None):
+def check_against_images(
+    annotations, folder, *, mpp=None, outside="error", on_bad=None, on_image=None
+):
     """Look at every image once: is it there, readable, of known resolution, with its cells inside.
 
     Parameters
@@ -35,13 +37,16 @@ def check_against_images(annotations, folder, *, mpp=None, outside="error", on_b
         unreadable or without resolution, whose annotations are then left out. The pixels around
         each annotation are decoded as well, to find tiles that are damaged. Without it, the first
         such image is an error, and no pixels are looked at.
+    on_image : callable, optional
+        Called with each image that is good.
 
     Returns
     -------
     AnnotationTable
         With the column ``mpp``: um per pixel of the annotation's image, as the file says or, where
         it says nothing, as a column ``mpp`` of ``annotations`` does. Whole patches of unknown
-        resolution have NaN there.
+        resolution have NaN there. Unless images are whole patches, also with ``image_width_px``
+        and ``image_height_px``, by which an image that was exchanged since is noticed.
 
     Raises
     ------
@@ -49,10 +54,12 @@ def check_against_images(annotations, folder, *, mpp=None, outside="error", on_b
         If an image is missing, unreadable or (unless it is a whole patch) without resolution, or
         a whole patch is too large to be one; with ``on_bad``, if all images are bad.
     AnnotationError
-        If an annotation lies outside its image and ``outside`` is 'error', or the column ``mpp``
-        of ``annotations`` holds something else than numbers above 0.
+        If an annotation lies outside its image and ``outside`` is 'error', or ``mpp`` or the
+        column ``mpp`` of ``annotations`` holds something else than finite numbers above 0.
     """
-    look = _Look(annotations, folder, mpp, on_bad)
+    if mpp is not None and not 0 < mpp < np.inf:
+        raise AnnotationError(f"images of {mpp} um per pixel were asked for; give a number above 0")
+    look = _Look(annotations, folder, mpp, on_bad, on_image)
     good = annotations if on_bad is None else annotations.take(annotations.ids[look.is_good])
     if len(good) == 0:
         raise ImageError(
@@ -60,7 +67,11 @@ def check_against_images(annotations, folder, *, mpp=None, outside="error", on_b
             "used; check the folder given with --images"
         )
     checked = good.with_columns(mpp=look.mpp_of_rows[look.is_good])
-    return checked if folder.whole else _settle_outside(checked, look.sizes_of_rows, outside)
+    if folder.whole:
+        return checked
+    width, height = look.sizes_of_rows.astype(np.int64).T
+    checked = checked.with_columns(image_width_px=width, image_height_px=height)
+    return _settle_outside(checked, look.sizes_of_rows, outside)
 
 
 def opened(folder, file):
@@ -89,10 +100,10 @@ BAD = _Facts(np.nan, np.nan, np.nan)
 class _Look:
     """Facts of all images, by row of the table."""
 
-    def __init__(self, annotations, folder, mpp, on_bad):
+    def __init__(self, annotations, folder, mpp, on_bad, on_image):
         self._annotations, self._folder = annotations, folder
         self._stated = _mpp_of_table(annotations) if mpp is None else None
-        self._mpp, self._on_bad = mpp, on_bad
+        self._mpp, self._on_bad, self._on_image = mpp, on_bad, on_image
         self.files, self._image_of_row = np.unique(annotations.images, return_inverse=True)
         facts = [self._facts(number) for number in range(len(self.files))]
         of_rows = [facts[number] for number in self._image_of_row]
@@ -124,6 +135,8 @@ class _Look:
             self._check_resolution(file, rows, image)
             if pixels:
                 self._decode_around(image, rows)
+        if self._on_image is not None:
+            self._on_image(image)
         mpp = np.nan if image.mpp is None else image.mpp
         return _Facts(image.width_px, image.height_px, mpp)
 

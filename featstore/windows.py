@@ -13,11 +13,15 @@ from dataclasses import asdict, dataclass, fields
 import numpy as np
 
 from featstore.annotations import MITOTIC_FIGURE
+from featstore.errors import AnnotationError, ImageError
 
 __all__ = ["SAME_MPP", "CutSpec", "Windows", "neighbours", "windows_in"]
 
 # Two resolutions this near count as one: 224 px then cover within 1.2 px of what was asked for.
 SAME_MPP = 0.01
+LARGEST_PATCH_PX = 4_096  # 48 MiB each: no encoder takes more
+LOWEST_MPP, HIGHEST_MPP = 0.01, 100.0  # far beyond any objective, and any encoder
+LARGEST_WINDOW_PX = 8_192  # of one level, read at once: 192 MiB
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,11 @@ class CutSpec:
     outside : str
         What is filled in where a patch reaches outside its image.
 
+    Raises
+    ------
+    AnnotationError
+        If ``patch_px`` is not 1 to 4,096, or ``mpp`` not 0.01 to 100.
+
     Examples
     --------
     >>> spec = CutSpec(224, 0.25)
@@ -48,6 +57,17 @@ class CutSpec:
     mpp: float | None
     resampling: str = "bicubic, anti-aliased (Pillow)"
     outside: str = "white"
+
+    def __post_init__(self):
+        if not 1 <= self.patch_px <= LARGEST_PATCH_PX:
+            raise AnnotationError(
+                f"patches of {self.patch_px} px were asked for; give 1 to {LARGEST_PATCH_PX:,} px"
+            )
+        if self.mpp is not None and not LOWEST_MPP <= self.mpp <= HIGHEST_MPP:
+            raise AnnotationError(
+                f"patches at {self.mpp:g} um/px were asked for; give {LOWEST_MPP:g} to "
+                f"{HIGHEST_MPP:g} um/px (0.25 is a scan at 40x)"
+            )
 
     @property
     def digest(self):
@@ -115,6 +135,11 @@ def windows_in(image, x, y, mpp, cut):
     -------
     Windows
 
+    Raises
+    ------
+    ImageError
+        If a patch is over 8,192 px of the smallest level that need not be enlarged.
+
     Examples
     --------
     >>> from types import SimpleNamespace as Level
@@ -137,12 +162,18 @@ def windows_in(image, x, y, mpp, cut):
     as_they_are = np.abs(factors - 1) <= SAME_MPP
     factors = np.where(as_they_are, 1.0, factors)
     sizes = cut.patch_px * factors
+    if sizes.size and sizes.max() > LARGEST_WINDOW_PX:
+        raise ImageError(
+            f"a patch of {cut.patch_px} px at {cut.mpp:g} um/px is {sizes.max():,.0f} px of an "
+            f"image of {np.min(mpp):g} um/px; at most {LARGEST_WINDOW_PX:,} are read: ask for a "
+            "finer --mpp or fewer px"
+        )
     corners = [
         _first_pixels(np.asarray(centre, float) / downsamples[levels], sizes, as_they_are)
         for centre in (x, y)
     ]
-    inside = [_covered(first, sizes, extents[levels, axis]) for axis, first in enumerate(corners)]
-    padded = 1 - inside[0] * inside[1] / sizes**2
+    shares = [_share_inside(first, sizes, extents[levels, k]) for k, first in enumerate(corners)]
+    padded = 1 - shares[0] * shares[1]
     return Windows(levels, *corners, sizes, factors, padded)
 
 
@@ -150,9 +181,11 @@ def _first_pixels(centres, sizes, as_they_are):
     return np.where(as_they_are, np.floor(centres - sizes / 2 + 0.5), centres - sizes / 2)
 
 
-def _covered(first, sizes, extent):
-    """Length of the part of each window that lies on the image."""
-    return np.clip(np.minimum(first + sizes, extent) - np.maximum(first, 0), 0, None)
+def _share_inside(first, sizes, extent):
+    """Share of each window, along one axis, that lies on the image; 1 where all of it does."""
+    last = first + sizes
+    length = np.clip(np.minimum(last, extent) - np.maximum(first, 0), 0, sizes)
+    return np.where((first >= 0) & (last <= extent), 1.0, length / sizes)
 
 
 def neighbours(windows, downsamples, x, y, labels):

@@ -62,7 +62,9 @@ def downsample_of(finest, size):
     """
     across, down = (whole / part for whole, part in zip(finest, size, strict=True))
     for factor in (float(round(across)), (across + down) / 2):
-        if all(abs(part - whole / factor) < 1 for whole, part in zip(finest, size, strict=True)):
+        if factor >= 1 and all(
+            abs(part - whole / factor) < 1 for whole, part in zip(finest, size, strict=True)
+        ):
             return factor
     return None
 

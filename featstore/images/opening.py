@@ -39,7 +39,7 @@ def open_image(path):
     Notes
     -----
     Um per pixel come from Aperio's MPP, OME-XML's PhysicalSize, TIFF's resolution tags (NDPI's
-    too), PNG's pHYs or JPEG's density, or from OpenSlide; ``mpp_source`` says which. A number that
+    too), PNG's pHYs, or from OpenSlide; ``mpp_source`` says which. A number that
     no scanner of cells has counts as none: outside 0.05 to 10 where it is stated in um, outside 0.1
     to 1.2 where it is dots per inch or centimetre, of pixels that are not square within 1 %, or
     far from what the objective gives that the file names. Of colours, grey and RGB are read (and

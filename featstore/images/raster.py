@@ -1,5 +1,6 @@
 """PNG and JPEG files, decoded whole through Pillow."""
 
+import threading
 import warnings
 
 import numpy as np
@@ -13,6 +14,7 @@ __all__ = ["RasterImage"]
 PILLOW_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 UM_PER_INCH = 25_400.0
+CATCHING = threading.Lock()  # catching warnings is not for several threads at once
 
 
 class RasterImage(Image):
@@ -31,7 +33,7 @@ class RasterImage(Image):
         self.path = path
         too_large = (image_module.DecompressionBombWarning, image_module.DecompressionBombError)
         try:
-            with warnings.catch_warnings():
+            with CATCHING, warnings.catch_warnings():
                 warnings.simplefilter("error", image_module.DecompressionBombWarning)
                 self._pixels, resolution = _decoded(image_module, path)
         except ImageError:
@@ -75,12 +77,14 @@ def _on_white(image_module, image):
 
 
 def _resolution(image):
-    """Resolution in PNG's pHYs or JPEG's JFIF header, both of which Pillow gives per inch."""
+    """Resolution in PNG's pHYs, which Pillow gives per inch.
+
+    JPEG's density has 16 bits: 0.25 um/px, 101,600 per inch, wraps around to 0.7 um/px.
+    """
     per_inch = [float(value) for value in image.info.get("dpi", ())]
-    if len(per_inch) != 2 or min(per_inch) <= 0:
+    if image.format != "PNG" or len(per_inch) != 2 or min(per_inch) <= 0:
         return Resolution(None, found=NO_TAGS)
-    source = "PNG pHYs" if image.format == "PNG" else "JPEG density"
-    return of_density(*(UM_PER_INCH / value for value in per_inch), source)
+    return of_density(*(UM_PER_INCH / value for value in per_inch), "PNG pHYs")
 
 
 def _is_deep_png(path):

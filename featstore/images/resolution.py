@@ -7,7 +7,7 @@ resolution spoils every number downstream, silently, while a missing one is aske
 import re
 from dataclasses import dataclass
 
-__all__ = ["NO_TAGS", "Resolution", "of_density", "of_tiff", "stated"]
+__all__ = ["NO_TAGS", "Resolution", "doubt", "of_density", "of_tiff", "stated"]
 
 NO_TAGS = "no resolution tags"
 UM_PER_UNIT = {2: 25_400.0, 3: 10_000.0}  # TIFF 6.0, ResolutionUnit: inch, centimetre
@@ -53,7 +53,7 @@ def of_tiff(page):
         Its description may be Aperio's or OME-XML, which go before the resolution tags.
     """
     description = page.description or ""
-    objective = _aperio(description, "AppMag") or page.tags.valueof(NDPI_OBJECTIVE)
+    objective = _aperio(description, "AppMag") or _ndpi_objective(page)
     aperio, ome = _aperio(description, "MPP"), _ome(description)
     if aperio is not None and _within(aperio, STATED_RANGE):
         return _plausible(aperio, "Aperio MPP", objective)
@@ -62,8 +62,19 @@ def of_tiff(page):
     return _of_tags(page, objective)
 
 
+def doubt(mpp):
+    """Say which slip of units could stand behind a resolution that is possible and unusual.
+
+    Examples
+    --------
+    >>> doubt(0.635), doubt(0.25)
+    ('with inch for centimetre or back it would be 0.25', '')
+    """
+    return "" if _within(mpp, USUAL_RANGE) else _guess(mpp).removeprefix("; ")
+
+
 def of_density(across, down, source):
-    """Resolution of a PNG or JPEG with a density in its header.
+    """Resolution of a PNG with a density in its header.
 
     Parameters
     ----------
@@ -133,6 +144,11 @@ def _guess(mpp):
                 what = f"the unit {slip}" if slip == "off by ten" else slip
                 return f"; with {what} it would be {mpp * factor:.4g}"
     return ""
+
+
+def _ndpi_objective(page):
+    objective = page.tags.valueof(NDPI_OBJECTIVE)
+    return objective if isinstance(objective, float) else None
 
 
 def _aperio(description, field):

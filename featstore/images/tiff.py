@@ -70,6 +70,7 @@ class TiffImage(Image):
         """Take from the file all that reading needs, so that tifffile's handle can be closed."""
         finest = file.pages[0]
         _check_kind(self.path, file, finest)
+        _check_first_is_finest(self.path, file, finest)
         resolution = of_tiff(finest)
         self._state(resolution)
         file_bytes = file.filehandle.size
@@ -102,6 +103,7 @@ class _OpenFile:
     """An open file without a position: forked workers share a descriptor, and its position."""
 
     def __init__(self, path):
+        self._path = path
         self._descriptor = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._descriptor)
         self._mapped = None
@@ -110,9 +112,17 @@ class _OpenFile:
         return os.pread(self._descriptor, n_bytes, offset)
 
     def mapped(self):
-        """Return the whole file as bytes in memory that are read when they are touched."""
+        """Return the whole file as bytes in memory that are read when they are touched.
+
+        Raises
+        ------
+        ImageError
+            If the file has been cut since: to touch what is gone would end the process.
+        """
         if self._mapped is None:
             self._mapped = mmap.mmap(self._descriptor, 0, prot=mmap.PROT_READ)
+        if os.fstat(self._descriptor).st_size < len(self._mapped):
+            raise ImageError(f"image {self._path} was changed while it was read; copy it again")
         return self._mapped
 
 
@@ -237,14 +247,14 @@ def _coarser(image, file, finest):
 def _candidates(file, finest):
     """Pages that may show the same picture smaller: kept in the same way, never a thumbnail.
 
-    Scanners keep levels as pages of tiles (Aperio, NDPI) or as pages below the first (OME-TIFF);
-    strips beside tiles are thumbnail, label and picture of the glass.
+    OME-TIFF keeps levels as pages below the first; other writers as pages that say of themselves
+    to be reduced. Aperio and Hamamatsu do not say it, and keep no tiles but of the slide.
     """
-    pages = [page for page in itertools.islice(file.pages, 1, MOST_PAGES) if _is_page(page)]
+    further = [page for page in itertools.islice(file.pages, 1, MOST_PAGES) if _is_page(page)]
     below = [page for page in itertools.islice(finest.pages or (), MOST_PAGES) if _is_page(page)]
-    if not (finest.is_tiled or finest.jpegheader is not None):
-        pages = [page for page in pages if page.is_reduced]
-    return [page for page in [*pages, *below] if _is_alike(finest, page)]
+    is_slide = finest.is_svs or finest.is_ndpi
+    chosen = [] if finest.is_ome else [page for page in further if is_slide or page.is_reduced]
+    return [page for page in [*chosen, *below] if _is_alike(finest, page)]
 
 
 def _is_page(page):
@@ -252,7 +262,8 @@ def _is_page(page):
 
 
 def _is_alike(finest, page):
-    if (page.tags.valueof(NDPI_OBJECTIVE) or 0) < 0:
+    objective = page.tags.valueof(NDPI_OBJECTIVE)
+    if isinstance(objective, float) and objective < 0:
         return False
     kinds = [
         (one.is_tiled, one.jpegheader is not None, one.dtype, one.samplesperpixel, one.photometric)
@@ -277,6 +288,22 @@ def _check_kind(path, file, page):
         raise ImageError(
             f"image {path} keeps its colours in separate planes; save it with them "
             "interleaved (planar configuration 1)"
+        )
+
+
+def _check_first_is_finest(path, file, finest):
+    """Refuse a file that keeps a thumbnail first, or several pictures of which one is larger."""
+    pages = [page for page in itertools.islice(file.pages, 1, MOST_PAGES) if _is_page(page)]
+    larger = [
+        page
+        for page in pages
+        if page.imagewidth > finest.imagewidth and page.imagelength > finest.imagelength
+    ]
+    if larger or finest.is_reduced:
+        size = f"{finest.imagewidth} x {finest.imagelength}"
+        raise ImageError(
+            f"image {path} has {size} px on its first page, which is not its finest; save it with "
+            "the full resolution first"
         )
 
 

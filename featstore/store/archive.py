@@ -131,9 +131,9 @@ def _content(home, name):
 def _without_local_facts(data):
     """Drop paths of this machine, and a listing that the choice may have made untrue."""
     metadata = json.loads(data)
-    images = metadata.get("attributes", {}).pop("images", None)
+    root = metadata.get("attributes", {}).get("images", {}).pop("root", None)
     listing = metadata.pop("consolidated_metadata", None)
-    if images is None and listing is None:
+    if root is None and listing is None:
         return data
     whole = sealed(metadata) if SEAL in metadata.get("attributes", {}) else metadata
     return json.dumps(whole, indent=2, ensure_ascii=False).encode()

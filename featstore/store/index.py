@@ -118,10 +118,11 @@ def _check_there(array):
     """Refuse a column whose one chunk is missing, or not of the size that the array declares."""
     from zarr.core.sync import sync
 
-    if array.nchunks != 1 or not array.nchunks_initialized:
-        raise ValueError(f"the values of {array.basename!r} are missing")
     place = array.metadata.encode_chunk_key((0,) * array.ndim)
-    n_bytes = sync(array.store.getsize(f"{array.path}/{place}"))
+    key = f"{array.path}/{place}"
+    if array.nchunks != 1 or not sync(array.store.exists(key)):
+        raise ValueError(f"the values of {array.basename!r} are missing")
+    n_bytes = sync(array.store.getsize(key))
     if n_bytes != array.nbytes + CHECKSUM_BYTES:
         raise ValueError(
             f"{array.basename!r} declares {array.nbytes} bytes and holds {n_bytes - CHECKSUM_BYTES}"

@@ -11,6 +11,7 @@ A chunk file is there exactly when all of its rows are: chunks are written whole
 their own, and renamed.
 """
 
+import errno
 import json
 import os
 import re
@@ -364,6 +365,16 @@ def sync_tree(folder):
             os.close(handle)
 
 
+def _take_place(partial, place):
+    """Rename a folder to a name that another process may have been quicker to take."""
+    try:
+        os.rename(partial, place)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise AlreadyInStoreError(f"{place} was made by another process meanwhile") from error
+
+
 @contextmanager
 def new_group(root, name):
     """Make a group that appears whole or not at all.
@@ -391,7 +402,7 @@ def new_group(root, name):
         seal(partial)
         sync_tree(partial)
         ensure_group((home / name).parent)
-        os.rename(partial, home / name)
+        _take_place(partial, home / name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

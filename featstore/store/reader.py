@@ -109,19 +109,27 @@ class Store:
         """Where a dataset was read from: file name, SHA-256, reader."""
         return dict(self._attributes(dataset).get("source", {}))
 
+    def has_whole_patches(self, dataset):
+        """Whether each image of a dataset is one cropped patch, wherever the images are."""
+        return bool(self._images(dataset).get("whole", False))
+
+    def _images(self, dataset):
+        images = self._attributes(dataset).get("images")
+        return images if isinstance(images, dict) else {}
+
     def image_folder(self, dataset):
         """Where the images of a dataset were when it was added.
 
         Returns
         -------
         ImageFolder or None
-            None where it was added without images, or the store is on another machine.
+            None where it was added without images, or the store was made on another machine.
         """
-        images = self._attributes(dataset).get("images")
-        if images is None or is_remote(self.path):
+        images = self._images(dataset)
+        if "root" not in images or is_remote(self.path):
             return None
         root = os.path.normpath(local_path(self._root).absolute().parent / images["root"])
-        return ImageFolder(root, whole=bool(images["whole"]))
+        return ImageFolder(root, whole=self.has_whole_patches(dataset))
 
     def embeddings(self, model, dataset):
         """Return embeddings, read only when asked for rows.

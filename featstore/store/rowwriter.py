@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featstore.errors import DigestError
+from featstore.errors import AlreadyInStoreError, DigestError
 from featstore.store.chunks import ChunkFiles
 from featstore.store.layout import (
     local_path,
@@ -84,7 +84,7 @@ class RowWriter:
         self._root = open_root(path, mode="r+")
         self._is_new = self._root.get(name) is None
         if self._is_new:
-            self._create(Provenance.now(spec, self.annotations, run, parts=parts))
+            self._begin(Provenance.now(spec, self.annotations, run, parts=parts))
         with contextlib.ExitStack() as stack:
             stack.enter_context(writer_lock(self._home / self.array_name))
             self._provenance = self._checked_provenance(spec)
@@ -115,6 +115,13 @@ class RowWriter:
     def _row(self, spec):
         """Shape and type of a row."""
         raise NotImplementedError
+
+    def _begin(self, provenance):
+        """Make the array, where no other process that began with us was quicker."""
+        try:
+            self._create(provenance)
+        except AlreadyInStoreError:
+            self._is_new = False
 
     def _create(self, provenance):
         (*shape,), dtype = self._row(provenance.spec)

@@ -120,7 +120,7 @@ class TablePlan:
         with new_group(open_root(home, mode="r+"), self.name) as group:
             n_bytes = copy_columns(source, self.name, columns, group)
             attributes = source_attributes(source, self.name)
-            attributes.pop("images", None)  # a path of the source's machine
+            attributes.get("images", {}).pop("root", None)  # a path of the source's machine
             group.attrs.update(attributes)
         return CopiedPart(self.name, len(columns), 0, n_bytes)
 

@@ -73,6 +73,8 @@ def _folder_of(path):
         raise StoreError(
             f"{path} is not on a local disk; 'featstore copy' it, then verify the copy"
         )
+    if str(path).endswith(".zip"):
+        raise StoreError(f"{path} is a zip; 'featstore copy' it, then verify the copy")
     folder = Path(path)
     if not folder.exists():
         raise NotInStoreError(f"no store at {path}")

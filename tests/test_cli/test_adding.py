@@ -112,6 +112,7 @@ def test_add_says_what_it_read_and_what_it_left_out_and_keeps_that(home, ok, tmp
         "tumour A 2 2 1 1",
         "tumour B 2 2 1 1",
         "left out: 1 images without annotations (003.tiff)",
+        "0.25 um/px in 2 images, from resolution tags",
     ]
     assert featstore.open(store).source("d")["left_out"] == [
         {"reason": "without annotations", "n": 1, "unit": "images", "first": ["003.tiff"]}
@@ -127,7 +128,7 @@ def test_annotations_that_are_dropped_are_counted_among_what_was_left_out(
     home = write_midog(edit=move)
     words = ["--annotations", home / "MIDOG.json", "--images", home / "images"]
     said = ok("add", tmp_path / "lab.zarr", "d", *words, "--outside", "drop")
-    assert said.lines[-1] == "left out: 1 annotations whose centre is outside of its image (1000)"
+    assert said.lines[-2] == "left out: 1 annotations whose centre is outside of its image (1000)"
 
 
 def test_a_dataset_of_which_nothing_is_left_out_says_no_more_than_its_counts(
@@ -294,3 +295,19 @@ def test_where_every_image_is_bad_nothing_is_added(tmp_path, write_midog, run):
     assert outcome.code == 1
     assert "none of the 2 images of 'midog'" in outcome.err.splitlines()[-1]
     assert not (tmp_path / "lab.zarr").exists()
+
+
+def test_add_says_where_um_per_pixel_stand_and_which_slip_odd_ones_could_be(
+    write_midog, ok, run, tmp_path
+):
+    home = write_midog(resolution=(15_748, 15_748))  # 40,000 per cm, written as per inch
+    words = ["--annotations", home / "MIDOG.json", "--images", home / "images"]
+    said = ok("add", tmp_path / "s.zarr", "d", *words).lines[-1]
+    assert said == (
+        "0.635 um/px in 2 images, from resolution tags; with inch for centimetre or back it would "
+        "be 0.25, which --mpp would say"
+    )
+    stated = ok("add", tmp_path / "s.zarr", "e", *words, "--mpp", 0.25)
+    assert "um/px" not in stated.out
+    for wrong in ("nan", "inf", "0"):
+        assert run("add", tmp_path / "s.zarr", "f", *words, "--mpp", wrong).code == 2

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import featstore
 
@@ -24,7 +25,8 @@ def chunks(store, model):
 
 def test_cut_says_what_it_did_and_what_is_in_the_patches(midog_store, ok):
     outcome = ok(*cut(midog_store, "--patch-px", 160))
-    assert outcome.lines[0].startswith("midog: 160 patches of 160 px at 0.25 um/px in ")
+    said = "midog: 160 patches of 160 px at 0.25 um/px are there, 160 of them cut in "
+    assert outcome.lines[0].startswith(said)
     table = [line.split() for line in outcome.lines[-2:]]
     windows = featstore.open(midog_store).patches("midog").windows
     for row, label in zip(table, ["look-alike", "mitotic figure"], strict=True):
@@ -93,3 +95,62 @@ def test_an_image_that_is_coarser_than_asked_for_is_a_warning_with_both_numbers(
     ok("add", store, "midog", "--annotations", home / "MIDOG.json", "--images", home / "images")
     with pytest.warns(UserWarning, match=r"0.25 um/px was asked for .* have up to 0.5"):
         ok(*cut(store, "--patch-px", 32))
+
+
+def test_replace_keeps_the_old_patches_until_all_images_have_been_opened(midog_store, run, ok):
+    ok(*cut(midog_store, "--patch-px", 64))
+    folder = Path(featstore.open(midog_store).image_folder("midog").root)
+    (folder / "003.tiff").rename(folder / "away")
+    for wrong in ([], ["--patch-px", 100_000], ["--mpp", 90]):
+        refused = run(*cut(midog_store, "--patch-px", 32, "--replace", *wrong))
+        assert refused.code == 1
+        assert len(refused.err.splitlines()) == 1
+        assert featstore.open(midog_store).patches("midog").patch_px == 64
+
+
+def test_patches_that_would_not_fit_are_refused_in_one_line(midog_store, run):
+    for wrong, message in [
+        (["--patch-px", 100_000], "give 1 to 4,096 px"),
+        (["--mpp", 1e9], "give 0.01 to 100 um/px"),
+        (["--mpp", 50], "at most 8,192 are read"),
+    ]:
+        refused = run(*cut(midog_store, *wrong))
+        assert refused.code == 1
+        assert message in refused.err
+        assert len(refused.err.splitlines()) == 1
+    for wrong in ("nan", "inf"):
+        assert run(*cut(midog_store, "--mpp", wrong)).code == 2
+    assert featstore.open(midog_store).cached_datasets() == []
+
+
+def test_whole_patches_of_a_copied_store_come_out_of_its_cache(tmp_path, ok, run):
+    for number in range(3):
+        Image.fromarray(np.full((20, 20, 3), number, np.uint8)).save(tmp_path / f"{number}.png")
+    rows = "".join(f"{number},{number}.png,a\n" for number in range(3))
+    (tmp_path / "labels.csv").write_text("id,file,label\n" + rows)
+    store, copied = tmp_path / "lab.zarr", tmp_path / "elsewhere" / "copied.zarr"
+    ok("add", store, "midog", "--patches", tmp_path / "labels.csv")
+    ok(*cut(store, "--patch-px", 160))
+    (tmp_path / "elsewhere").mkdir()
+    ok("copy", store, copied, "--patches")
+    ok("pack", store, tmp_path / "packed.zip", "--patches")
+    for place in (copied, tmp_path / "packed.zip"):
+        assert featstore.open(place).has_whole_patches("midog")
+        assert featstore.open(place).image_folder("midog") is None
+    ok(*extract(store, "m"))
+    ok(*extract(copied, "m"))
+    assert chunks(copied, "m") == chunks(store, "m")
+    assert "all 3 patches" in ok(*cut(copied, "--patch-px", 160)).lines[0]
+    ok("show", copied, "midog", "--patches", tmp_path / "sheet.png")
+    refused = run(*cut(copied, "--patch-px", 64))
+    assert "does not know where the images of 'midog' are" in refused.err
+    ok(*cut(copied, "--patch-px", 64, "--replace", "--images", tmp_path))
+
+
+def test_a_packed_store_reads_columns_whose_names_begin_alike(tmp_path, ok):
+    (tmp_path / "a.png").touch()
+    (tmp_path / "labels.csv").write_text("id,file,label,image_id,image_i\n1,a.png,a,7,8\n")
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    ok("add", tmp_path / "lab.zarr", "d", "--patches", tmp_path / "labels.csv")
+    ok("pack", tmp_path / "lab.zarr", tmp_path / "lab.zip")
+    assert featstore.open(tmp_path / "lab.zip").annotations("d").column("image_id").tolist() == [7]

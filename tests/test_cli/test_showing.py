@@ -40,3 +40,21 @@ def test_image_says_what_stands_in_the_place_of_a_resolution(tmp_path, ok):
     assert (
         "um per pixel not known (PNG pHYs of 352.7 um/px, outside 0.1 to 1.2)" in outcome.lines[0]
     )
+
+
+def test_a_sheet_of_odd_labels_and_repeated_ids_is_drawn_and_one_too_large_refused(
+    midog_store, tmp_path, ok, run
+):
+    ok("show", midog_store, "midog", 1000, 1000, "--patches", tmp_path / "twice.png")
+    many = ["--per-group", 40, "--patch-px", 8]
+    ok("show", midog_store, "midog", *many, "--patches", tmp_path / "many.jpg")
+    rows = "".join(f'{number},{number % 2}.png,"a\n{number}"\n' for number in range(300))
+    (tmp_path / "labels.csv").write_text("id,file,label\n" + rows)
+    for number in range(2):
+        Image.new("RGB", (20, 20)).save(tmp_path / f"{number}.png")
+    ok("add", tmp_path / "lab.zarr", "d", "--patches", tmp_path / "labels.csv")
+    refused = run("show", tmp_path / "lab.zarr", "d", "--patches", tmp_path / "all.png")
+    assert refused.code == 1
+    assert "a sheet of 300 groups in 300 rows would be" in refused.err
+    assert len(refused.err.splitlines()) == 1
+    ok("show", tmp_path / "lab.zarr", "d", 4, 7, "--patches", tmp_path / "two.png")

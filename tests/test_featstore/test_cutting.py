@@ -3,7 +3,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,11 +13,11 @@ import pytest
 import featstore
 from featstore.cutting import cut
 from featstore.datasets.midog import read_midog
-from featstore.errors import DigestError, ImageError, NotInStoreError
+from featstore.errors import DigestError, ImageError, LockedError, NotInStoreError
 from featstore.images import ImageFolder
 from featstore.patches import Patches, patches_of
 from featstore.store.verify import verify
-from featstore.store.writer import add_annotations, extend_annotations
+from featstore.store.writer import PatchWriter, add_annotations, extend_annotations
 from featstore.survey import check_against_images
 
 PX = 160  # 110 patches to a chunk
@@ -159,3 +161,24 @@ def test_a_killed_run_leaves_whole_chunks_and_goes_on_to_the_same_bytes(store_pa
     cut(store_path, patches_in(store_path))
     verify(store_path, repair=True)
     assert chunk_files(store_path) == expected
+
+
+def test_of_two_cuts_begun_together_one_is_told_that_the_other_is_writing(store_path):
+    patches = patches_in(store_path, patch_px=32)
+    windows, said = patches.windows(), []
+
+    def begin(together):
+        together.wait()
+        try:
+            with PatchWriter(store_path, windows, patches.cut, run={}):
+                time.sleep(0.05)
+        except LockedError as error:
+            said.append(str(error))
+
+    for _ in range(10):
+        together = threading.Barrier(2)
+        with ThreadPoolExecutor(2) as pool:
+            for done in [pool.submit(begin, together) for _ in range(2)]:
+                done.result()
+    assert len(said) == 10
+    assert all("is being written to by process" in line for line in said)

@@ -181,13 +181,12 @@ def test_a_slide_of_another_vendor_that_is_none_is_refused_in_one_line(tmp_path)
         open_image(tmp_path / "i.mrxs")
 
 
-def test_png_and_jpeg_say_their_resolution_where_a_scanner_could_have_it(tmp_path):
+def test_a_png_says_its_resolution_where_a_scanner_could_have_it_and_a_jpeg_never(tmp_path):
     picture = Image.fromarray(SMOOTH)
     for name, dpi, mpp, source in [
         ("fine.png", 101_600, 0.25, "PNG pHYs"),
         ("default.png", 72, None, "none"),
-        ("fine.jpg", 50_800, 0.5, "JPEG density"),
-        ("default.jpg", 72, None, "none"),
+        ("any.jpg", 50_800, None, "none"),  # 16 bits: 0.25 um/px would wrap around to 0.7
     ]:
         picture.save(tmp_path / name, dpi=(dpi, dpi))
         read = open_image(tmp_path / name)
@@ -279,3 +278,33 @@ def test_a_declared_size_of_100000_px_that_no_file_bears_out_is_refused(tmp_path
                     file.pages[0].tags[name].overwrite(100_000)
         with pytest.raises(ImageError, match=r"100000 x 100000 px|too large to decode"):
             open_image(path)
+
+
+@pytest.mark.parametrize("ome", [True, False])
+def test_a_further_picture_of_half_the_size_is_no_level(tmp_path, ome):
+    options = {"photometric": "rgb", "tile": (64, 64)}
+    with tifffile.TiffWriter(tmp_path / "i.tif", ome=ome) as file:
+        file.write(SMOOTH, **options)
+        file.write(255 - shrunk(SMOOTH, 2), **options)
+    assert open_image(tmp_path / "i.tif").levels == LEVELS[:1]
+
+
+def test_a_tiff_with_its_thumbnail_first_is_refused(tmp_path):
+    options = {"photometric": "rgb", "tile": (64, 64)}
+    for factor in (2, 4):
+        with tifffile.TiffWriter(tmp_path / "i.tif") as file:
+            file.write(shrunk(SMOOTH, factor), **options)
+            file.write(SMOOTH, **options)
+        with pytest.raises(ImageError, match="on its first page, which is not its finest"):
+            open_image(tmp_path / "i.tif")
+
+
+def test_a_mapped_file_that_is_cut_while_it_is_read_is_an_error_and_no_crash(tmp_path):
+    path = tmp_path / "i.tiff"
+    tifffile.imwrite(path, SMOOTH, photometric="rgb")
+    image = open_image(path)
+    image.read(0, 0, 10, 10)
+    with open(path, "r+b") as file:
+        file.truncate(5_000)
+    with pytest.raises(ImageError, match="was changed while it was read"):
+        image.read(0, 400, 100, 100)

@@ -380,7 +380,7 @@ def test_a_dataset_added_without_images_takes_its_mpp_from_those_given_later(wri
     assert np.array_equal(
         patches.read(cells.ids), Patches(checked, folder, 32, 0.5).read(cells.ids)
     )
-    with pytest.raises(ImageError, match="'m' was added without images; give --images"):
+    with pytest.raises(ImageError, match="does not know where the images of 'm' are; give"):
         Patches.of(store, "m", patch_px=32)
 
 
@@ -418,3 +418,61 @@ def test_a_resolution_cannot_be_asked_of_patches_that_have_none(tmp_path):
         Patches(table, ImageFolder(str(tmp_path), whole=True), 64, mpp=0.25)
     with pytest.raises(AnnotationError, match="cut from larger images"):
         Patches(table, ImageFolder(str(tmp_path)), 64, mpp=None)
+
+
+def test_resampled_patches_share_decoded_tiles(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (1024, 768, 3), dtype=np.uint8)
+    tiled = {"tile": (64, 64), "photometric": "rgb", "compression": "zlib"}
+    tifffile.imwrite(tmp_path / "i.tiff", pixels, **tiled)
+    rng, n = np.random.default_rng(1), 200
+    columns = {"x": rng.uniform(0, 768, n), "y": rng.uniform(0, 1024, n), "image": ["i.tiff"] * n}
+    cells = AnnotationTable("d", np.arange(n), ["a"] * n, columns | {"mpp": [0.25] * n})
+    patches = Patches(cells, ImageFolder(str(tmp_path)), 32, 0.4)
+    patches.read(patches.ids)
+    assert patches._open("i.tiff").n_decoded <= 192  # of 16 x 12
+
+
+def test_what_lies_inside_has_no_padding_whatever_the_resolution(region_folder):
+    rng, n = np.random.default_rng(0), 50
+    columns = {"x": rng.uniform(60, 240, n), "y": rng.uniform(60, 200, n)}
+    columns |= {"image": ["001.tiff"] * n, "mpp": [0.25] * n}
+    cells = AnnotationTable("d", np.arange(n), ["a"] * n, columns)
+    for mpp in (0.26, 0.3, 0.37, 0.5):
+        padded = Patches(cells, region_folder, 40, mpp).windows().column("padded_fraction")
+        assert (padded == 0).all()
+    edge = cells.with_columns(x=np.full(n, 299.9))
+    assert (Patches(edge, region_folder, 40, 0.37).windows().column("padded_fraction") > 0.4).all()
+
+
+def test_an_image_that_was_exchanged_is_noticed(write_midog):
+    home = write_midog()
+    folder = ImageFolder(str(home / "images"))
+    cells = check_against_images(read_midog(home / "MIDOG.json", name="m").table, folder)
+    tags = {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER", "photometric": "rgb"}
+    tifffile.imwrite(folder.path("002.tiff"), np.zeros((130, 150, 3), np.uint8), **tags)
+    patches = Patches(cells, folder, 32)
+    patches.read(cells.ids[:2])
+    with pytest.raises(ImageError, match=r"002.tiff is 150 x 130 px and was 300 x 260 px when"):
+        patches.read(cells.ids)
+
+
+def test_a_whole_patch_that_is_not_square_is_not_squeezed(tmp_path):
+    Image.new("RGB", (128, 64)).save(tmp_path / "p.png")
+    table = AnnotationTable("lab", ["p"], ["a"], {"image": ["p.png"], "mpp": [0.25]})
+    folder = ImageFolder(str(tmp_path), whole=True)
+    with pytest.raises(ImageError, match="128 x 64 px and would be squeezed"):
+        Patches(table, folder, 64, mpp=None).read(["p"])
+    assert Patches(table, folder, 32, mpp=0.25).read(["p"]).shape == (1, 32, 32, 3)
+
+
+def test_no_annotations_give_no_patches(region_folder):
+    patches = Patches(around("001.tiff", 100, 90), region_folder, 64)
+    assert patches.read([]).shape == (0, 64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("patch_px", "mpp"), [(0, 0.25), (5_000, 0.25), (64, -1), (64, float("nan")), (64, 1e9)]
+)
+def test_patches_of_no_possible_size_are_refused(patch_px, mpp):
+    with pytest.raises(AnnotationError, match="were asked for; give"):
+        CutSpec(patch_px, mpp)

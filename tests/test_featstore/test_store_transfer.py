@@ -135,7 +135,8 @@ def test_provenance_and_unknown_attributes_travel_as_they_are_and_image_folders_
     for name in ("embeddings/tiny/cells", "annotations/cells/x", "annotations/cells/label"):
         assert without_seal(there[name].attrs) == without_seal(here[name].attrs)
     attributes = without_seal(there["annotations/cells"].attrs)
-    assert attributes.keys() == {"rows", "columns", "digest", "source"}
+    assert attributes.keys() == {"rows", "columns", "digest", "source", "images"}
+    assert attributes["images"] == {"whole": False}
     assert featstore.open(tmp_path / "target").image_folder("cells") is None
 
 
