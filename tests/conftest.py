@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import featstore
+from featstore.datasets.midog import read_midog
 from featstore.encoders.spec import EncoderSpec
 from featstore.images import ImageFolder
 from featstore.store.writer import EmbeddingWriter, add_annotations
+from featstore.survey import check_against_images
 
 # A busy machine makes single examples slow; what is measured is measured in tests/benchmarks.
 hypothesis.settings.register_profile(
@@ -164,3 +166,14 @@ def write_midog(tmp_path):
 def region_folder(write_midog):
     """The image folder of a small MIDOG dataset."""
     return ImageFolder(str(write_midog() / "images"))
+
+
+@pytest.fixture
+def region_store(tmp_path, write_midog):
+    """Path of a store with the dataset 'midog': 600 annotations on two images, and these."""
+    home = write_midog(cells_per_image=300)
+    folder = ImageFolder(str(home / "images"))
+    cells = check_against_images(read_midog(home / "MIDOG.json", name="midog").table, folder)
+    featstore.create(tmp_path / "lab.zarr")
+    add_annotations(tmp_path / "lab.zarr", cells, folder=folder)
+    return tmp_path / "lab.zarr"

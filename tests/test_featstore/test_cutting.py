@@ -12,26 +12,12 @@ import pytest
 
 import featstore
 from featstore.cutting import cut
-from featstore.datasets.midog import read_midog
 from featstore.errors import DigestError, ImageError, LockedError, NotInStoreError
-from featstore.images import ImageFolder
 from featstore.patches import Patches, patches_of
 from featstore.store.verify import verify
 from featstore.store.writer import PatchWriter, add_annotations, extend_annotations
-from featstore.survey import check_against_images
 
 PX = 160  # 110 patches to a chunk
-
-
-@pytest.fixture
-def store_path(tmp_path, write_midog):
-    """A store with a dataset of 600 annotations on two images: three chunks of patches."""
-    home = write_midog(cells_per_image=300)
-    folder = ImageFolder(str(home / "images"))
-    cells = check_against_images(read_midog(home / "MIDOG.json", name="midog").table, folder)
-    featstore.create(tmp_path / "lab.zarr")
-    add_annotations(tmp_path / "lab.zarr", cells, folder=folder)
-    return tmp_path / "lab.zarr"
 
 
 def patches_in(path, **changes):
@@ -47,59 +33,59 @@ def chunk_files(path):
     }
 
 
-def test_the_cache_holds_what_is_cut_from_the_images(store_path):
-    patches = patches_in(store_path)
-    done = cut(store_path, patches, workers=2)
+def test_the_cache_holds_what_is_cut_from_the_images(region_store):
+    patches = patches_in(region_store)
+    done = cut(region_store, patches, workers=2)
     assert (done.dataset, done.rows_before, done.rows_new) == ("midog", 0, 600)
-    cached = featstore.open(store_path).patches("midog")
+    cached = featstore.open(region_store).patches("midog")
     asked = cached.ids[[599, 0, 256, 255, 0]]
     assert np.array_equal(cached.read(asked), patches.read(asked))
     windows, expected = cached.windows, patches.windows()
     assert list(windows.columns) == list(expected.columns)
     for name, values in expected.columns.items():
         assert np.array_equal(windows.column(name), values), name
-    assert verify(store_path) == []
+    assert verify(region_store) == []
 
 
-def test_a_run_that_is_there_has_nothing_left_to_do(store_path):
-    cut(store_path, patches_in(store_path))
-    again = cut(store_path, patches_in(store_path))
+def test_a_run_that_is_there_has_nothing_left_to_do(region_store):
+    cut(region_store, patches_in(region_store))
+    again = cut(region_store, patches_in(region_store))
     assert (again.rows_before, again.rows_new, again.patches_per_s) == (600, 0, 0.0)
 
 
-def test_patches_come_out_of_the_cache_where_that_has_the_same_bytes(store_path):
-    cut(store_path, patches_in(store_path))
-    store = featstore.open(store_path)
+def test_patches_come_out_of_the_cache_where_that_has_the_same_bytes(region_store):
+    cut(region_store, patches_in(region_store))
+    store = featstore.open(region_store)
     ids = store.annotations("midog").ids[::7]
     for patch_px, from_cache in [(PX, True), (64, True), (63, False), (PX + 2, False)]:
         given = patches_of(store, "midog", patch_px=patch_px, mpp=0.25)
         assert isinstance(given, Patches) != from_cache
         assert (given.patch_px, given.mpp) == (patch_px, 0.25)
-        cut_anew = patches_in(store_path, patch_px=patch_px).read(ids)
+        cut_anew = patches_in(region_store, patch_px=patch_px).read(ids)
         assert np.array_equal(given.read(ids), cut_anew), patch_px
     assert isinstance(patches_of(store, "midog", patch_px=PX, mpp=0.5), Patches)
     images = store.image_folder("midog").root
     assert isinstance(patches_of(store, "midog", patch_px=PX, mpp=0.25, images=images), Patches)
 
 
-def test_resampled_patches_serve_their_own_size_alone(store_path):
-    cut(store_path, patches_in(store_path, patch_px=64, mpp=0.5))
-    store = featstore.open(store_path)
+def test_resampled_patches_serve_their_own_size_alone(region_store):
+    cut(region_store, patches_in(region_store, patch_px=64, mpp=0.5))
+    store = featstore.open(region_store)
     assert not isinstance(patches_of(store, "midog", patch_px=64, mpp=0.5), Patches)
     assert isinstance(patches_of(store, "midog", patch_px=32, mpp=0.5), Patches)
 
 
-def test_another_cut_is_refused_and_what_is_there_stays(store_path):
-    cut(store_path, patches_in(store_path))
-    before = chunk_files(store_path)
+def test_another_cut_is_refused_and_what_is_there_stays(region_store):
+    cut(region_store, patches_in(region_store))
+    before = chunk_files(region_store)
     with pytest.raises(DigestError, match=r"patch_px 160 and 64.*--replace"):
-        cut(store_path, patches_in(store_path, patch_px=64))
-    assert chunk_files(store_path) == before
+        cut(region_store, patches_in(region_store, patch_px=64))
+    assert chunk_files(region_store) == before
 
 
-def test_a_dataset_that_has_grown_is_topped_up(store_path, tmp_path):
-    whole = featstore.open(store_path).annotations("midog")
-    folder = featstore.open(store_path).image_folder("midog")
+def test_a_dataset_that_has_grown_is_topped_up(region_store, tmp_path):
+    whole = featstore.open(region_store).annotations("midog")
+    folder = featstore.open(region_store).image_folder("midog")
     short = tmp_path / "short.zarr"
     featstore.create(short)
     add_annotations(short, whole.take(whole.ids[:250]), folder=folder)
@@ -118,16 +104,16 @@ def test_a_dataset_that_has_grown_is_topped_up(store_path, tmp_path):
     assert np.array_equal(cached.windows.column("others_in_window"), expected)
 
 
-def test_a_damaged_image_stops_the_run_by_name_and_keeps_what_was_whole(store_path):
-    image = featstore.open(store_path).image_folder("midog").path("002.tiff")
+def test_a_damaged_image_stops_the_run_by_name_and_keeps_what_was_whole(region_store):
+    image = featstore.open(region_store).image_folder("midog").path("002.tiff")
     content = image.read_bytes()
     image.write_bytes(content[:-5_000])
-    patches = patches_in(store_path)
+    patches = patches_in(region_store)
     with pytest.raises(ImageError, match=r"002.tiff is cut short"):
-        cut(store_path, patches)
+        cut(region_store, patches)
     image.write_bytes(content)
-    assert cut(store_path, patches_in(store_path)).rows_new == 600
-    assert verify(store_path) == []
+    assert cut(region_store, patches_in(region_store)).rows_new == 600
+    assert verify(region_store) == []
 
 
 CUT = """
@@ -140,37 +126,37 @@ featstore.cutting.cut(sys.argv[1], patches, workers=2)
 """
 
 
-def test_a_killed_run_leaves_whole_chunks_and_goes_on_to_the_same_bytes(store_path, tmp_path):
+def test_a_killed_run_leaves_whole_chunks_and_goes_on_to_the_same_bytes(region_store, tmp_path):
     other = tmp_path / "whole.zarr"
-    shutil.copytree(store_path, other)
+    shutil.copytree(region_store, other)
     cut(other, patches_in(other))
     expected, counts = chunk_files(other), []
     for wait_s in np.linspace(0.0, 0.06, 7):
         process = subprocess.Popen(
-            [sys.executable, "-c", CUT, str(store_path)], stdout=subprocess.PIPE
+            [sys.executable, "-c", CUT, str(region_store)], stdout=subprocess.PIPE
         )
         process.stdout.readline()
         time.sleep(wait_s)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
-        there = chunk_files(store_path)
+        there = chunk_files(region_store)
         whole = {name: data for name, data in there.items() if "partial" not in name}
         assert whole.items() <= expected.items()
         counts.append(len(whole))
     assert counts == sorted(counts)
-    cut(store_path, patches_in(store_path))
-    verify(store_path, repair=True)
-    assert chunk_files(store_path) == expected
+    cut(region_store, patches_in(region_store))
+    verify(region_store, repair=True)
+    assert chunk_files(region_store) == expected
 
 
-def test_of_two_cuts_begun_together_one_is_told_that_the_other_is_writing(store_path):
-    patches = patches_in(store_path, patch_px=32)
+def test_of_two_cuts_begun_together_one_is_told_that_the_other_is_writing(region_store):
+    patches = patches_in(region_store, patch_px=32)
     windows, said = patches.windows(), []
 
     def begin(together):
         together.wait()
         try:
-            with PatchWriter(store_path, windows, patches.cut, run={}):
+            with PatchWriter(region_store, windows, patches.cut, run={}):
                 time.sleep(0.05)
         except LockedError as error:
             said.append(str(error))
