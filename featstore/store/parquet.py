@@ -21,6 +21,15 @@ __all__ = ["read_parquet", "write_parquet"]
 EXTRA = "exchange"
 ROWS_PER_GROUP = 4_096
 RESERVED = ("id", "label", "embedding")
+LARGEST_COLUMNS = """
+import json, sys
+import pyarrow.parquet
+metadata = pyarrow.parquet.read_metadata(sys.argv[1])
+groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+sizes = ("num_values", "total_compressed_size", "total_uncompressed_size")
+print(json.dumps({size: max((getattr(c, size) for c in columns), default=0) for size in sizes}))
+"""
 
 
 def write_parquet(parcel, path, *, dtype):
@@ -91,7 +100,7 @@ def read_parquet(path, *, ids=None, values=None, patch_px=None):
         _check_groups(path, file.metadata)
         rows = _rows(path, file, values or "embedding")
         columns = _columns(path, file, beside=values or "embedding")
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
         raise StoreError(f"{path} cannot be read as Parquet ({_first_line(error)})") from error
     if ids is not None and ids not in columns:
         raise StoreError(f"{path} has no column {ids!r} of IDs; it has {', '.join(columns)}")
@@ -118,18 +127,26 @@ def _check_groups(path, metadata):
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     if sum(group.num_rows for group in groups) != metadata.num_rows:
         raise StoreError(f"{path} declares {metadata.num_rows} rows and its row groups hold others")
-    for group in groups:
-        chunks = [group.column(number) for number in range(group.num_columns)]
-        if any(chunk.total_compressed_size > size for chunk in chunks):
-            raise StoreError(f"{path} declares columns that are larger than the file; get it again")
-        for chunk in chunks:
-            check_fits(f"column {chunk.path_in_schema} of {path}", (chunk.num_values,), 8, size)
-            check_fits(
-                f"column {chunk.path_in_schema} of {path}",
-                (chunk.total_uncompressed_size,),
-                1,
-                size,
-            )
+    largest = _largest_columns(path)
+    if largest["total_compressed_size"] > size:
+        raise StoreError(f"{path} declares columns that are larger than the file; get it again")
+    check_fits(f"a column of {path}", (largest["num_values"],), 8, size)
+    check_fits(f"a column of {path}", (largest["total_uncompressed_size"],), 1, size)
+
+
+def _largest_columns(path):
+    """Read the largest sizes that the footer declares for a column, in a process of its own.
+
+    pyarrow ends the process over a column whose entry in the footer is damaged.
+    """
+    import subprocess
+    import sys
+
+    asked = [sys.executable, "-c", LARGEST_COLUMNS, str(path)]
+    done = subprocess.run(asked, capture_output=True, text=True)  # noqa: S603
+    if done.returncode != 0:
+        raise StoreError(f"{path} cannot be read as Parquet (its footer is damaged); get it again")
+    return json.loads(done.stdout)
 
 
 def _text_columns(schema):
@@ -178,6 +195,8 @@ def _rows(path, file, name):
 def _matrix(path, column):
     """(n, dim) of a list column whose lists are all of one length and have no gaps."""
     lists = column.combine_chunks()
+    if len(lists) == 0:
+        raise StoreError(f"{path} has a row group without rows; write it anew without")
     flat = lists.flatten()
     if lists.null_count or flat.null_count or (len(lists) and len(flat) % len(lists)):
         raise StoreError(f"embeddings of {path} have gaps or differ in length; fill them first")
@@ -196,6 +215,7 @@ def _columns(path, file, *, beside):
         if field.name != beside and not _is_list(field.type)
     ]
     table = file.read(columns=names)
+    table.validate(full=True)  # places outside of a dictionary
     return {name: _plain(path, name, table[name]) for name in names}
 
 

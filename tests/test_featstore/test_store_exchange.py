@@ -16,6 +16,7 @@ import featstore
 from featstore.encoders.spec import EncoderSpec
 from featstore.errors import AlreadyInStoreError, DigestError, NotInStoreError, StoreError
 from featstore.store.exchange import LAYOUTS_OUT, export_embeddings, import_embeddings
+from featstore.store.parquet import read_parquet
 from featstore.store.writer import add_annotations
 from tests.strategies import annotation_ids
 
@@ -795,3 +796,23 @@ def test_the_specification_of_an_import_reads_back(tmp_path, bring_in):
     encoder = bring_in(tmp_path / "v.npy", label="u").provenance.encoder
     assert EncoderSpec.from_json(encoder.to_json()) == encoder
     assert encoder.precision == "float16"
+
+
+@settings(max_examples=30)
+@given(data=st.data())
+def test_a_parquet_file_with_a_damaged_footer_is_read_or_refused_in_one_line(tmp_path, data):
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(80, dtype=np.float32)), 4)
+    table = pa.table({"id": list(range(20)), "embedding": vectors, "label": ["a", "b"] * 10})
+    path = tmp_path / "t.parquet"
+    pq.write_table(table, path)
+    content = bytearray(path.read_bytes())
+    n_footer = int.from_bytes(content[-8:-4], "little")
+    for place in data.draw(st.lists(st.integers(9, 8 + n_footer), min_size=1, max_size=3)):
+        content[-place] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    try:
+        parcel = read_parquet(path)
+        rows = parcel.rows.run(0, parcel.rows.shape[0])
+    except StoreError as error:
+        rows, message = None, str(error)
+    assert "\n" not in message if rows is None else rows.ndim == 2
