@@ -18,6 +18,11 @@ from featstore_cli.options import (
 @dataset_option
 @click.option("--weights", type=click.Path(), help="Checkpoint: safetensors, or torch tensors.")
 @click.option(
+    "--allow-other-weights",
+    is_flag=True,
+    help="Take a checkpoint whose SHA-256 is not the registry's.",
+)
+@click.option(
     "--random-weights",
     type=click.IntRange(0, 2**63 - 1),
     metavar="SEED",

