@@ -1,8 +1,15 @@
 """The verb extract."""
 
+import contextlib
+import dataclasses
+import json
+import signal
+from datetime import UTC, datetime
+
 import click
 
 from featstore_cli.options import (
+    checked_place,
     cutting_options,
     dataset_option,
     device_option,
@@ -10,6 +17,9 @@ from featstore_cli.options import (
     quiet_option,
     store_argument,
 )
+
+# As a shell reports a process that a signal ended: 128 and the signal's number.
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 @click.command()
@@ -51,14 +61,32 @@ from featstore_cli.options import (
     help="Processes that cut patches.",
 )
 @device_option
+@click.option(
+    "--log",
+    type=click.Path(dir_okay=False, writable=True),
+    callback=checked_place,
+    help="Append a line of JSON to this file after each chunk.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
 @quiet_option
 def extract(
-    store, model, dataset, mpp, images, batch_size, workers, device, dry_run, quiet, **build_options
+    store,
+    model,
+    dataset,
+    mpp,
+    images,
+    batch_size,
+    workers,
+    device,
+    log,
+    dry_run,
+    quiet,
+    **build_options,
 ):
     """Embed every annotation of a dataset in STORE that has no embedding of this model yet.
 
-    Interrupted and started again, it goes on with the chunk it was at.
+    Interrupted and started again, it goes on with the chunk it was at. SIGTERM, as batch systems
+    send it, ends it after that chunk, with exit code 143.
     """
     import featstore
     from featstore.encoders.build import build
@@ -75,12 +103,42 @@ def extract(
     encoder = build(model, mpp=mpp, device=_device(device), **build_options)
     patches = patches_of(opened, dataset, patch_px=encoder.spec.input_px, mpp=mpp, images=images)
     settings = {"batch_size": batch_size, "workers": workers, "progress": not quiet}
-    try:
-        done = run_extract(store, dataset, encoder, patches, on_start=_say_start, **settings)
-    except KeyboardInterrupt:
+    settings |= {"on_start": _say_start, "on_chunk": lambda done: _log(log, done)}
+    with _told_to_end() as told:
+        try:
+            done = run_extract(store, dataset, encoder, patches, should_stop=told, **settings)
+        except KeyboardInterrupt:
+            _say_interrupted(store, encoder.spec.key, dataset)
+            raise SystemExit(INTERRUPTED) from None
+        except RuntimeError:
+            if not told():
+                raise
+            done = None  # the workers were told too, and ended at once
+    if done is None or not done.complete:
         _say_interrupted(store, encoder.spec.key, dataset)
-        raise SystemExit(130) from None
+        raise SystemExit(TERMINATED)
     _say_done(done, encoder.spec)
+
+
+@contextlib.contextmanager
+def _told_to_end():
+    """Give what says whether SIGTERM has come; until the block ends, that is all it does."""
+    came = []
+    before = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _log(path, done):
+    """Append what is done so far as a line of JSON, where a file is named."""
+    if path is None:
+        return
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    line = {"time": now, **dataclasses.asdict(done), "patches_per_s": done.patches_per_s}
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def _say_budget(opened, model, dataset, build_options):
@@ -128,8 +186,9 @@ def _say_done(done, spec):
         return
     click.echo(
         f"{done.model}/{done.dataset}: {done.rows_new:,} embeddings of {spec.dim} in "
-        f"{done.wall_s:.1f} s ({done.patches_per_s:.0f} patches/s, {spec.precision}; "
-        f"{done.stall_share:.1%} waiting for the disk)"
+        f"{done.wall_s:.1f} s ({done.patches_per_s:.0f} patches/s, {spec.precision}): "
+        f"{done.share(done.encode_s):.0%} in the encoder, {done.share(done.wait_s):.0%} waiting "
+        f"for patches, {done.share(done.stall_s):.0%} for the disk"
     )
 
 

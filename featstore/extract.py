@@ -7,6 +7,7 @@ the chunk at work.
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,23 +33,33 @@ class Extraction:
         Embeddings that were there already.
     rows_new : int
         Embeddings made now.
+    rows : int
+        Annotations of the dataset.
     wall_s : float
         Seconds from the first batch asked for to the last chunk written.
-    stall_s : float
-        Seconds of these in which the encoder waited for a chunk to reach the disk.
+    wait_s, encode_s, stall_s : float
+        Seconds of these in which the encoder waited for patches, was at work, and waited for a
+        chunk to reach the disk.
     """
 
     model: str
     dataset: str
     rows_before: int
     rows_new: int
+    rows: int
     wall_s: float
+    wait_s: float
+    encode_s: float
     stall_s: float
 
     @property
-    def stall_share(self):
-        """Share of the time in which the encoder waited for the disk."""
-        return self.stall_s / self.wall_s if self.wall_s else 0.0
+    def complete(self):
+        """Whether every annotation has its embedding."""
+        return self.rows_before + self.rows_new == self.rows
+
+    def share(self, seconds):
+        """Share of the time that a part of it is, 0 to 1."""
+        return seconds / self.wall_s if self.wall_s else 0.0
 
     @property
     def patches_per_s(self):
@@ -57,7 +68,17 @@ class Extraction:
 
 
 def extract(
-    path, dataset, encoder, patches, *, batch_size=64, workers=0, progress=False, on_start=None
+    path,
+    dataset,
+    encoder,
+    patches,
+    *,
+    batch_size=64,
+    workers=0,
+    progress=False,
+    on_start=None,
+    on_chunk=None,
+    should_stop=None,
 ):
     """Embed all annotations of a dataset that are not embedded yet.
 
@@ -79,6 +100,10 @@ def extract(
         Draw a bar with patches/s on stderr.
     on_start : callable, optional
         Called with (rows there already, rows of the dataset) before the first batch.
+    on_chunk : callable, optional
+        Called with the :class:`Extraction` so far when a chunk has been handed over for writing.
+    should_stop : callable, optional
+        Asked after each chunk; where it says True, the run ends there, as if that were all.
 
     Returns
     -------
@@ -95,20 +120,48 @@ def extract(
     run = {"device": str(encoder.device), "batch_size": batch_size}
     with EmbeddingWriter(path, dataset, encoder.spec, parts=encoder.parts, run=run) as writer:
         chunks = writer.pending()
-        rows_new, rows = sum(len(chunk.ids) for chunk in chunks), len(writer.annotations)
+        rows_due, rows = sum(len(chunk.ids) for chunk in chunks), len(writer.annotations)
+        before = rows - rows_due
         if on_start is not None:
-            on_start(rows - rows_new, rows)
-        started_s = time.perf_counter()
+            on_start(before, rows)
+        clock = _Clock()
         with (
-            tqdm(total=rows, initial=rows - rows_new, unit="patch", disable=not progress) as bar,
-            _WriterThread(writer) as thread,
+            tqdm(total=rows, initial=before, unit="patch", disable=not progress) as bar,
+            _WriterThread(writer, clock) as thread,
         ):
-            batches = _embedded_batches(encoder, patches, chunks, batch_size, workers)
+            batches = _embedded_batches(encoder, patches, chunks, batch_size, workers, clock)
+            done = clock.so_far(encoder.spec.key, dataset, before, 0, rows)
             for chunk in chunks:
                 thread.write(chunk, _collect(batches, len(chunk.ids), bar))
-        wall_s = time.perf_counter() - started_s
-    before = rows - rows_new
-    return Extraction(encoder.spec.key, dataset, before, rows_new, wall_s, thread.stall_s)
+                rows_new = done.rows_new + len(chunk.ids)
+                done = clock.so_far(encoder.spec.key, dataset, before, rows_new, rows)
+                if on_chunk is not None:
+                    on_chunk(done)
+                if should_stop is not None and should_stop():
+                    break
+            batches.close()
+        return clock.so_far(encoder.spec.key, dataset, before, done.rows_new, rows)
+
+
+class _Clock:
+    """Where the time of a run goes."""
+
+    def __init__(self):
+        self.started_s = time.perf_counter()
+        self.spent_s = {"wait_s": 0.0, "encode_s": 0.0, "stall_s": 0.0}
+
+    @contextmanager
+    def spending(self, part):
+        """Count the time of a block."""
+        started_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spent_s[part] += time.perf_counter() - started_s
+
+    def so_far(self, model, dataset, before, rows_new, rows):
+        wall_s = time.perf_counter() - self.started_s
+        return Extraction(model, dataset, before, rows_new, rows, wall_s, **self.spent_s)
 
 
 def _check_fit(patches, encoder):
@@ -141,8 +194,8 @@ class _Batches(torch.utils.data.Dataset):
 class _WriterThread:
     """Writes one chunk while the encoder is at the next; a chunk begun is always ended."""
 
-    def __init__(self, writer):
-        self.stall_s = 0.0
+    def __init__(self, writer, clock):
+        self._clock = clock
         self._writer = writer
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._begun = None
@@ -153,13 +206,13 @@ class _WriterThread:
     def __exit__(self, problem, *details):
         with self._pool:
             if problem is None:
-                self._end()
+                with self._clock.spending("stall_s"):
+                    self._end()
 
     def write(self, chunk, values):
         """Begin to write a chunk, once the one before is on the disk."""
-        started_s = time.perf_counter()
-        self._end()
-        self.stall_s += time.perf_counter() - started_s
+        with self._clock.spending("stall_s"):
+            self._end()
         self._begun = self._pool.submit(self._writer.write, chunk, values)
 
     def _end(self):
@@ -168,7 +221,7 @@ class _WriterThread:
             self._begun = None
 
 
-def _embedded_batches(encoder, patches, chunks, batch_size, workers):
+def _embedded_batches(encoder, patches, chunks, batch_size, workers, clock):
     """Yield embeddings batch by batch, in the order of the chunks."""
     batches_of_ids = [
         chunk.ids[start : start + batch_size]
@@ -182,10 +235,15 @@ def _embedded_batches(encoder, patches, chunks, batch_size, workers):
         pin_memory=encoder.device.type == "cuda",
         collate_fn=_as_it_is,
     )
-    for batch in loader:
+    loaded = iter(loader)
+    for _ in batches_of_ids:
+        with clock.spending("wait_s"):
+            batch = next(loaded)
         if isinstance(batch, FeatstoreError):
             raise batch
-        yield encoder.embed(batch).cpu().numpy()
+        with clock.spending("encode_s"):
+            embeddings = encoder.embed(batch).cpu().numpy()
+        yield embeddings
 
 
 def _as_it_is(batch):
