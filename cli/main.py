@@ -58,6 +58,8 @@ class _Verbs(click.Group):
                 raise click.ClickException(" ".join(str(error).split())) from error
             if isinstance(error, MemoryError):
                 raise click.ClickException(f"there is not memory enough: {error}") from error
+            if isinstance(error, BrokenPipeError):  # as under 'head', which click ends quietly
+                raise
             if isinstance(error, OSError):  # a read-only folder, a full disk
                 raise click.ClickException(
                     f"{error.filename}: {error.strerror or error}"

@@ -18,7 +18,9 @@ from featstore.store.writer import PatchWriter, remove_patches
 
 __all__ = ["Cutting", "cut"]
 
-UNIT_BYTES = 64 * 2**20  # cut together by a thread: seven MIDOG regions, a second's work
+# Cut together by a thread: four MIDOG regions, a third of a second. Measured: twice as much costs a
+# tenth of the speed, for memory that the processor has not at hand.
+UNIT_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def _cut_ahead(patches, chunks, workers):
 
 
 def _units(chunks, patch_px):
-    """Gather consecutive chunks up to 64 MiB."""
+    """Gather consecutive chunks up to 32 MiB."""
     unit, n_bytes = [], 0
     for chunk in chunks:
         size = len(chunk.ids) * patch_px**2 * 3

@@ -15,6 +15,7 @@ import numpy as np
 import tifffile
 
 import featstore
+from featstore.cutting import UNIT_BYTES
 from featstore.datasets.demo import draw_layout
 from featstore.datasets.tissue import paint
 from featstore.images import ImageFolder
@@ -77,11 +78,12 @@ def _corners(cells):
 
 
 def _ours(home, seed, image):
-    cells = _cells(seed)
+    cells, unit = _cells(seed), UNIT_BYTES // (3 * PATCH_PX**2)
 
     def cut():
         patches = Patches(cells, ImageFolder(str(home / image)), PATCH_PX, MPP)
-        patches.read(patches.ids)
+        for start in range(0, len(patches.ids), unit):
+            patches.read(patches.ids[start : start + unit])
 
     return cut
 
@@ -108,14 +110,16 @@ def _bare_decoding(home, seed, image):
 
 
 def _memory_map(home, seed, image):
-    corners = _corners(_cells(seed))
+    corners, unit = _corners(_cells(seed)), UNIT_BYTES // (3 * PATCH_PX**2)
     images = {name for name, _, _ in corners}
     mapped = {name: tifffile.memmap(home / "strips" / name, mode="r") for name in images}
 
     def cut():
-        patches = np.empty((len(corners), PATCH_PX, PATCH_PX, 3), np.uint8)
-        for place, (name, left, top) in enumerate(corners):
-            patches[place] = mapped[name][top : top + PATCH_PX, left : left + PATCH_PX]
+        for start in range(0, len(corners), unit):
+            some = corners[start : start + unit]
+            patches = np.empty((len(some), PATCH_PX, PATCH_PX, 3), np.uint8)
+            for place, (name, left, top) in enumerate(some):
+                patches[place] = mapped[name][top : top + PATCH_PX, left : left + PATCH_PX]
 
     return cut
 
