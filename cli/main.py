@@ -20,6 +20,10 @@ VERBS = {
     "verify": ("checking", "Check every byte of a store, and drop what is damaged."),
     "cut": ("cutting", "Cut the patches of a dataset once, for all encoders and the trainer."),
     "encoders": ("encoders", "List the encoders known by name, with their terms and weights."),
+    "selfcheck": (
+        "selfcheck",
+        "Hold an encoder on this machine's device against itself on the CPU.",
+    ),
     "extract": ("extraction", "Embed the patches of a dataset with an encoder."),
     "copy": ("sharing", "Copy or merge datasets and embeddings into another store."),
     "pack": ("sharing", "Pack a store into one file that opens as it is."),

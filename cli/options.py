@@ -17,10 +17,12 @@ __all__ = [
     "objective_options",
     "paper_mpp",
     "plot_option",
+    "precision_option",
     "quiet_option",
     "results_option",
     "splits_option",
     "store_argument",
+    "weights_options",
 ]
 
 # Ganz et al., section 3: 224 px at 0.25 um/px for every encoder.
@@ -28,7 +30,9 @@ PAPER_MPP = 0.25
 
 store_argument = click.argument("store", type=click.Path())
 dataset_option = click.option("--dataset", required=True, help="Name of the dataset in the store.")
-model_option = click.option("--model", required=True, help="Name of the model in the store.")
+model_option = click.option(
+    "--model", required=True, help="Name of the model in the store, or NAME:POOLING."
+)
 
 
 ENDINGS = {"plot": (".png", ".pdf", ".svg"), "sheet": (".png", ".jpg", ".jpeg")}
@@ -63,6 +67,13 @@ results_option = click.option(
     help="Keep all rows in this CSV.",
 )
 quiet_option = click.option("--quiet", is_flag=True, help="No progress bar.")
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="Of the forward pass; auto takes the fastest that leaves embeddings as they are.",
+)
 device_option = click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps or auto."
 )
@@ -85,6 +96,50 @@ class UmPerPixel(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a number of um per pixel, such as 0.25", param, ctx)
         return number
+
+
+def weights_options(command):
+    """Give a verb what ``build`` is told beside the model: weights, and what is kept of a patch.
+
+    They become the arguments ``weights``, ``allow_other_weights``, ``random_weights``, ``pooling``,
+    ``parts`` and ``download``.
+    """
+    for option in reversed(WEIGHTS_OPTIONS):
+        command = option(command)
+    return command
+
+
+WEIGHTS_OPTIONS = (
+    click.option("--weights", type=click.Path(), help="Checkpoint: safetensors, or torch tensors."),
+    click.option(
+        "--allow-other-weights",
+        is_flag=True,
+        help="Take a checkpoint whose SHA-256 is not the registry's.",
+    ),
+    click.option(
+        "--random-weights",
+        type=click.IntRange(0, 2**63 - 1),
+        metavar="SEED",
+        help="Random weights, for comparison.",
+    ),
+    click.option(
+        "--pooling",
+        metavar="PARTS",
+        help="average, or of class, mean and registers what is wanted, with + between them "
+        "[default: the encoder's own].",
+    ),
+    click.option(
+        "--parts",
+        metavar="PARTS",
+        help="What is kept of a patch beside it, in the same words [default: class+mean, where the "
+        "encoder has both].",
+    ),
+    click.option(
+        "--download",
+        is_flag=True,
+        help="Get weights that are not here from the hub, and keep them.",
+    ),
+)
 
 
 def cutting_options(command):

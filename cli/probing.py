@@ -18,7 +18,10 @@ from featstore_cli.render import emit, save_plot, save_results
 
 share = click.FloatRange(min=0, max=1, max_open=True)
 models_option = click.option(
-    "--model", "models", multiple=True, help="Name of a model; again for more [default: all]."
+    "--model",
+    "models",
+    multiple=True,
+    help="Name of a model, or MODEL:POOLING; again for more [default: all].",
 )
 repeats_option = click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True)
 seed_option = click.option("--seed", type=click.IntRange(min=0), default=42, show_default=True)
@@ -114,7 +117,7 @@ def probe(store, model, dataset, splits_file, number, objective, C, form):
         pd.DataFrame(
             [
                 {
-                    "model": model,
+                    "model": embeddings.model,
                     "dataset": dataset,
                     "repeat": split.repeat,
                     "size": split.size,
@@ -219,7 +222,8 @@ def _embeddings(opened, models, dataset):
             f"no complete embeddings of {dataset!r} in {opened.path}; make some with "
             "'featstore extract'"
         )
-    return [opened.embeddings(model, dataset) for model in chosen]
+    embeddings = [opened.embeddings(model, dataset) for model in chosen]
+    return list({each.model: each for each in embeddings}.values())  # 'uni:class' may be 'uni'
 
 
 @click.command()

@@ -8,7 +8,10 @@ from featstore_cli.render import emit
 COMMANDS = {}
 
 models_option = click.option(
-    "--model", "models", multiple=True, help="Model to take [default: all]; may be repeated."
+    "--model",
+    "models",
+    multiple=True,
+    help="Model to take, with all of its parts [default: all]; may be repeated.",
 )
 datasets_option = click.option(
     "--dataset", "datasets", multiple=True, help="Dataset to take [default: all]; may be repeated."

@@ -27,8 +27,13 @@ def list_(store, form):
     import featstore
 
     opened = featstore.open(store)
-    names = ["model", "dataset", "rows", "dim", "dtype", "complete"]
-    embeddings = pd.DataFrame([dataclasses.asdict(row) for row in opened.list()], columns=names)
+    listed = opened.list()
+    names = [field.name for field in dataclasses.fields(featstore.EmbeddingInfo)]
+    embeddings = pd.DataFrame([dataclasses.asdict(row) for row in listed], columns=names)
+    if form != "json":
+        embeddings["parts"] = embeddings["parts"].map(", ".join)
+    if form is None and not any(len(row.parts) > 1 for row in listed):
+        del embeddings["parts"]  # one part is all of an embedding
     if form is None:
         tables = [opened.annotations(name) for name in opened.datasets()]
         emit(
@@ -69,7 +74,9 @@ def _dataset_row(table):
 @store_argument
 @click.argument("dataset")
 @click.argument("ids", nargs=-1)
-@click.option("--model", help="Show where the embeddings of this model came from.")
+@click.option(
+    "--model", help="Show where the embeddings of this model, or of MODEL:POOLING, came from."
+)
 @click.option("--by", default="domain", show_default=True, help="Column to count by.")
 @click.option(
     "--patches",
@@ -107,7 +114,7 @@ def show(store, dataset, ids, model, by, sheet, form, **drawing):
     if sheet is not None:
         _draw(opened, table, chosen, sheet, **drawing)
     elif model is not None:
-        _show_provenance(opened.embeddings(model, dataset).provenance, form)
+        _show_provenance(_provenance(opened.embeddings(model, dataset), model), form)
     elif ids:
         emit(table.take(chosen).to_frame().reset_index(), form)
     else:
@@ -117,6 +124,11 @@ def show(store, dataset, ids, model, by, sheet, form, **drawing):
         if form is None:
             click.echo(f"\ncolumns: {', '.join(['id', 'label', *table.columns])}")
             _show_sources(opened, dataset)
+
+
+def _provenance(embeddings, model):
+    """How a view was made where one is named, else how all that is stored was."""
+    return embeddings.provenance if ":" in model else embeddings.stored_provenance
 
 
 def _as_in(table, ids):

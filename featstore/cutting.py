@@ -1,26 +1,18 @@
 """Patches into the store's cache: cut once, in threads, chunk by chunk, and resumable.
 
-Threads suffice, since decoding leaves Python. Neighbouring chunks are cut together, so that the
-tiles they share are decoded once, and written one by one, each whole or not at all.
+Neighbouring chunks are cut together and written one by one, each whole or not at all.
 """
 
 import os
 import time
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
-
+from featstore.ahead import read_ahead
 from featstore.errors import require
 from featstore.store.reader import Store
 from featstore.store.writer import PatchWriter, remove_patches
 
 __all__ = ["Cutting", "cut"]
-
-# Cut together by a thread: four MIDOG regions, a third of a second. Measured: twice as much costs a
-# tenth of the speed, for memory that the processor has not at hand.
-UNIT_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -92,7 +84,9 @@ def cut(path, patches, *, workers=None, replace=False, progress=False, on_start=
             on_start(rows - rows_new, rows)
         started_s = time.perf_counter()
         with tqdm(total=rows, initial=rows - rows_new, unit="patch", disable=not progress) as bar:
-            for chunk, pixels in _cut_ahead(patches, chunks, workers or os.cpu_count() or 1):
+            threads = workers or os.cpu_count() or 1
+            ahead = read_ahead(patches, [chunk.ids for chunk in chunks], threads=threads)
+            for chunk, pixels in zip(chunks, ahead, strict=True):
                 writer.write(chunk, pixels)
                 bar.update(len(pixels))
         wall_s = time.perf_counter() - started_s
@@ -102,46 +96,3 @@ def cut(path, patches, *, workers=None, replace=False, progress=False, on_start=
 def _is_cut_otherwise(store, patches):
     dataset = patches.annotations.name
     return dataset in store.cached_datasets() and store.patches(dataset).cut != patches.cut
-
-
-def _cut_ahead(patches, chunks, workers):
-    """Yield chunks in order with their pixels, while the threads are at the next units."""
-    with ThreadPoolExecutor(workers) as pool:
-        units = iter(_units(chunks, patches.patch_px))
-        begun = deque()
-        try:
-            for unit in units:
-                begun.append((unit, pool.submit(_cut_unit, patches, unit)))
-                if len(begun) > workers:
-                    yield from _cut_chunks(*begun.popleft())
-            while begun:
-                yield from _cut_chunks(*begun.popleft())
-        finally:
-            for _, pending in begun:
-                pending.cancel()
-
-
-def _units(chunks, patch_px):
-    """Gather consecutive chunks up to 32 MiB."""
-    unit, n_bytes = [], 0
-    for chunk in chunks:
-        size = len(chunk.ids) * patch_px**2 * 3
-        if unit and n_bytes + size > UNIT_BYTES:
-            yield unit
-            unit, n_bytes = [], 0
-        unit.append(chunk)
-        n_bytes += size
-    if unit:
-        yield unit
-
-
-def _cut_unit(patches, unit):
-    return patches.read(np.concatenate([chunk.ids for chunk in unit]))
-
-
-def _cut_chunks(unit, pending):
-    """Yield the chunks of a unit with their pixels."""
-    pixels, start = pending.result(), 0
-    for chunk in unit:
-        yield chunk, pixels[start : start + len(chunk.ids)]
-        start += len(chunk.ids)

@@ -1,29 +1,41 @@
-"""Patches through an encoder into a store: batched, ahead of the encoder, and resumable.
+"""Patches through encoders into a store: batched, overlapped, and resumable.
 
-Worker processes cut patches while the encoder runs. Batches never cross a chunk; a chunk is
-written as soon as its last batch is done, in order, so that an interrupted run has lost at most
-the chunk at work.
+Patches are read ahead, the device computes, and a thread writes, at the same time. Batches never
+cross a chunk; a chunk is written as soon as its last batch is done, so that an interrupted run has
+lost at most the chunks at work.
 """
 
+import contextlib
+import os
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 
-import numpy as np
-
-from featstore.errors import EncoderError, FeatstoreError, require
+from featstore.encoders.prepared import prepared
+from featstore.errors import EncoderError, require
+from featstore.pipeline.clock import Spent
+from featstore.pipeline.compiling import choose_compiling
+from featstore.pipeline.devices import embedded_on
+from featstore.pipeline.forward import Forward
+from featstore.pipeline.lanes import embedded_chunks
+from featstore.pipeline.plan import Lane
+from featstore.pipeline.writing import WriterThread
+from featstore.store.patchcache import CachedPatches
+from featstore.store.reader import Store
 from featstore.store.writer import EmbeddingWriter
 
 torch = require("torch", extra="extract", purpose="extraction")
 tqdm = require("tqdm", extra="extract", purpose="extraction").tqdm
 
-__all__ = ["Extraction", "extract"]
+__all__ = ["Extraction", "extract", "extract_many"]
+
+MOST_WORKERS = 8  # by default; more rarely help one device
+# Without it, cuBLAS may add in another order from run to run.
+DETERMINISTIC_CUBLAS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What a run of :func:`extract` did.
+    """What a run did for one encoder.
 
     Parameters
     ----------
@@ -36,10 +48,13 @@ class Extraction:
     rows : int
         Annotations of the dataset.
     wall_s : float
-        Seconds from the first batch asked for to the last chunk written.
-    wait_s, encode_s, stall_s : float
-        Seconds of these in which the encoder waited for patches, was at work, and waited for a
-        chunk to reach the disk.
+        Seconds from the first batch asked for to the last chunk written, of the whole run.
+    n_devices : int
+        Devices at work.
+    spent : Spent
+        Where the time went, of the whole run, added up over devices.
+    notes : tuple of str
+        What was chosen for this encoder, and why.
     """
 
     model: str
@@ -47,40 +62,68 @@ class Extraction:
     rows_before: int
     rows_new: int
     rows: int
-    wall_s: float
-    wait_s: float
-    encode_s: float
-    stall_s: float
+    wall_s: float = 0.0
+    n_devices: int = 1
+    spent: Spent = field(default_factory=Spent)
+    notes: tuple[str, ...] = ()
 
     @property
     def complete(self):
         """Whether every annotation has its embedding."""
         return self.rows_before + self.rows_new == self.rows
 
-    def share(self, seconds):
-        """Share of the time that a part of it is, 0 to 1."""
-        return seconds / self.wall_s if self.wall_s else 0.0
+    def share(self, part):
+        """Share of the time of the devices that a part such as 'wait_s' took, 0 to 1."""
+        total_s = self.wall_s * self.n_devices
+        return getattr(self.spent, part) / total_s if total_s else 0.0
 
     @property
     def patches_per_s(self):
         """Patches per second of this run."""
         return self.rows_new / self.wall_s if self.wall_s else 0.0
 
+    def to_json(self):
+        """Return plain values, for a line of a log."""
+        values = asdict(self)
+        return values | values.pop("spent") | {"patches_per_s": self.patches_per_s}
 
-def extract(
+
+def extract(path, dataset, encoder, patches, **settings):
+    """Embed all annotations of a dataset that are not embedded yet, with one encoder.
+
+    Parameters
+    ----------
+    path, dataset, patches, settings
+        As for :func:`extract_many`.
+    encoder : Encoder
+        What to embed with.
+
+    Returns
+    -------
+    Extraction
+    """
+    return extract_many(path, dataset, [encoder], patches, **settings)[0]
+
+
+def extract_many(
     path,
     dataset,
-    encoder,
+    encoders,
     patches,
     *,
     batch_size=64,
-    workers=0,
+    workers=None,
+    devices=None,
+    compiling="off",
+    exact=False,
     progress=False,
     on_start=None,
     on_chunk=None,
     should_stop=None,
 ):
-    """Embed all annotations of a dataset that are not embedded yet.
+    """Embed all annotations of a dataset that are not embedded yet, with several encoders at once.
+
+    Each patch is read and decoded once.
 
     Parameters
     ----------
@@ -88,18 +131,27 @@ def extract(
         A local store.
     dataset : str
         Name of the dataset.
-    encoder : featstore.encoders.build.Encoder
-        What to embed with; on its device.
-    patches : Patches
-        Pixels by annotation ID, at the encoder's input size and um/px.
+    encoders : list of featstore.encoders.encoder.Encoder
+        What to embed with, each under a name of its own; all of the same input size and um/px.
+    patches : Patches or CachedPatches
+        Pixels by annotation ID, at that size and um/px.
     batch_size : int
-        Patches in one forward pass.
-    workers : int
-        Processes that cut patches; 0 cuts them in this one.
+        Patches in one forward pass; halved where they do not fit into the device's memory.
+    workers : int, optional
+        Processes that read patches; 0 reads in a thread of this one. By default 0 for cached
+        patches, else as many as there are processors, up to 8.
+    devices : list of str, optional
+        torch devices, of which each embeds chunks of its own in a process of its own; by default
+        the one that the encoders are on.
+    compiling : {'auto', 'on', 'off'}
+        Whether encoders are compiled; see :mod:`featstore.pipeline.compiling`.
+    exact : bool
+        Give the same bytes on the same machine every time: deterministic algorithms, nothing
+        compiled, no batch halved.
     progress : bool
-        Draw a bar with patches/s on stderr.
+        Draw a bar with patches/s and the time left on stderr.
     on_start : callable, optional
-        Called with (rows there already, rows of the dataset) before the first batch.
+        Called with an :class:`Extraction` for each encoder before the first batch.
     on_chunk : callable, optional
         Called with the :class:`Extraction` so far when a chunk has been handed over for writing.
     should_stop : callable, optional
@@ -107,61 +159,34 @@ def extract(
 
     Returns
     -------
-    Extraction
+    list of Extraction
 
     Raises
     ------
     DigestError
         If the store has embeddings of that name by another encoder.
     EncoderError
-        If patches and encoder do not fit, or an embedding is not finite.
+        If patches and encoders do not fit, an embedding is not finite, or a device fails.
     """
-    _check_fit(patches, encoder)
-    run = {"device": str(encoder.device), "batch_size": batch_size}
-    with EmbeddingWriter(path, dataset, encoder.spec, parts=encoder.parts, run=run) as writer:
-        chunks = writer.pending()
-        rows_due, rows = sum(len(chunk.ids) for chunk in chunks), len(writer.annotations)
-        before = rows - rows_due
-        if on_start is not None:
-            on_start(before, rows)
-        clock = _Clock()
-        with (
-            tqdm(total=rows, initial=before, unit="patch", disable=not progress) as bar,
-            _WriterThread(writer, clock) as thread,
-        ):
-            batches = _embedded_batches(encoder, patches, chunks, batch_size, workers, clock)
-            done = clock.so_far(encoder.spec.key, dataset, before, 0, rows)
-            for chunk in chunks:
-                thread.write(chunk, _collect(batches, len(chunk.ids), bar))
-                rows_new = done.rows_new + len(chunk.ids)
-                done = clock.so_far(encoder.spec.key, dataset, before, rows_new, rows)
-                if on_chunk is not None:
-                    on_chunk(done)
-                if should_stop is not None and should_stop():
-                    break
-            batches.close()
-        return clock.so_far(encoder.spec.key, dataset, before, done.rows_new, rows)
-
-
-class _Clock:
-    """Where the time of a run goes."""
-
-    def __init__(self):
-        self.started_s = time.perf_counter()
-        self.spent_s = {"wait_s": 0.0, "encode_s": 0.0, "stall_s": 0.0}
-
-    @contextmanager
-    def spending(self, part):
-        """Count the time of a block."""
-        started_s = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.spent_s[part] += time.perf_counter() - started_s
-
-    def so_far(self, model, dataset, before, rows_new, rows):
-        wall_s = time.perf_counter() - self.started_s
-        return Extraction(model, dataset, before, rows_new, rows, wall_s, **self.spent_s)
+    for encoder in encoders:
+        _check_fit(patches, encoder)
+    run = _Run(path, dataset, encoders, batch_size, devices, compiling, exact)
+    with _arithmetic(exact), contextlib.ExitStack() as stack:
+        run.open(stack)
+        for place in range(len(encoders)):
+            if on_start is not None:
+                on_start(run.so_far(place))
+        bar = tqdm(total=run.n_rows, initial=run.n_before, unit="patch", disable=not progress)
+        with bar, WriterThread(run.spent) as writing:
+            chunks = run.embedded(patches, _n_workers(workers, patches), bar.update, should_stop)
+            with contextlib.closing(chunks):
+                for chunk in chunks:
+                    run.write(writing, chunk)
+                    if on_chunk is not None:
+                        on_chunk(run.so_far(chunk.place))
+                    if should_stop is not None and should_stop():
+                        break
+        return [run.so_far(place) for place in range(len(encoders))]
 
 
 def _check_fit(patches, encoder):
@@ -173,89 +198,142 @@ def _check_fit(patches, encoder):
         )
 
 
-class _Batches(torch.utils.data.Dataset):
-    """Whole batches as items, so that a worker cuts neighbouring patches together."""
-
-    def __init__(self, patches, batches_of_ids):
-        self.patches = patches
-        self.batches_of_ids = batches_of_ids
-
-    def __len__(self):
-        return len(self.batches_of_ids)
-
-    def __getitem__(self, number):
-        """Cut one batch; an error travels as a value, for torch would wrap it in a traceback."""
-        try:
-            return torch.from_numpy(self.patches.read(self.batches_of_ids[number]))
-        except FeatstoreError as error:
-            return error
+def _n_workers(workers, patches):
+    if workers is not None:
+        return workers
+    return 0 if isinstance(patches, CachedPatches) else min(os.cpu_count() or 1, MOST_WORKERS)
 
 
-class _WriterThread:
-    """Writes one chunk while the encoder is at the next; a chunk begun is always ended."""
-
-    def __init__(self, writer, clock):
-        self._clock = clock
-        self._writer = writer
-        self._pool = ThreadPoolExecutor(max_workers=1)
-        self._begun = None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, problem, *details):
-        with self._pool:
-            if problem is None:
-                with self._clock.spending("stall_s"):
-                    self._end()
-
-    def write(self, chunk, values):
-        """Begin to write a chunk, once the one before is on the disk."""
-        with self._clock.spending("stall_s"):
-            self._end()
-        self._begun = self._pool.submit(self._writer.write, chunk, values)
-
-    def _end(self):
-        if self._begun is not None:
-            self._begun.result()
-            self._begun = None
+@contextlib.contextmanager
+def _arithmetic(exact):
+    """Have torch compute in the same order every time, where that is asked for."""
+    if not exact:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    for name, value in DETERMINISTIC_CUBLAS.items():
+        os.environ.setdefault(name, value)
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
-def _embedded_batches(encoder, patches, chunks, batch_size, workers, clock):
-    """Yield embeddings batch by batch, in the order of the chunks."""
-    batches_of_ids = [
-        chunk.ids[start : start + batch_size]
-        for chunk in chunks
-        for start in range(0, len(chunk.ids), batch_size)
-    ]
-    loader = torch.utils.data.DataLoader(
-        _Batches(patches, batches_of_ids),
-        batch_size=None,
-        num_workers=min(workers, len(batches_of_ids)),
-        pin_memory=encoder.device.type == "cuda",
-        collate_fn=_as_it_is,
-    )
-    loaded = iter(loader)
-    for _ in batches_of_ids:
-        with clock.spending("wait_s"):
-            batch = next(loaded)
-        if isinstance(batch, FeatstoreError):
-            raise batch
-        with clock.spending("encode_s"):
-            embeddings = encoder.embed(batch).cpu().numpy()
-        yield embeddings
+class _Run:
+    """The encoders of a run, their writers, and what has been done so far."""
+
+    def __init__(self, path, dataset, encoders, batch_size, devices, compiling, exact):
+        self.spent = Spent()
+        self._path = path
+        self._dataset = dataset
+        self._n_missing = [_rows_missing(path, one.spec.key, dataset) for one in encoders]
+        self._encoders = [
+            prepared(encoder) if n_missing else encoder
+            for encoder, n_missing in zip(encoders, self._n_missing, strict=True)
+        ]
+        self._batch_size = batch_size
+        self._devices = devices or [str(encoders[0].device)]
+        self._exact = exact
+        self._choices = [
+            self._chosen(encoder, n_missing, compiling)
+            for encoder, n_missing in zip(self._encoders, self._n_missing, strict=True)
+        ]
+        self._writers, self._pending = [], []
+        self._rows_new = [0] * len(encoders)
+        self._started_s = time.perf_counter()
+
+    def _chosen(self, encoder, n_missing, compiling):
+        mode = "off" if self._exact or not n_missing else compiling
+        forward = Forward(encoder, batch_size=self._batch_size, exact=self._exact)
+        return choose_compiling(mode, forward, n_missing, n_devices=len(self._devices))
+
+    def open(self, stack):
+        """Take the locks of all arrays, and list what is missing in them."""
+        for encoder, choice in zip(self._encoders, self._choices, strict=True):
+            run = {
+                "device": ", ".join(self._devices),
+                "batch_size": self._batch_size,
+                "compiled": choice.compiled,
+                "exact": self._exact,
+            }
+            writer = EmbeddingWriter(
+                self._path, self._dataset, encoder.spec, parts=encoder.parts, run=run
+            )
+            self._writers.append(stack.enter_context(writer))
+            self._pending.append(writer.pending())
+        self._started_s = time.perf_counter()
+
+    @property
+    def n_rows(self):
+        """Embeddings that there will be, of all encoders."""
+        return sum(len(writer.annotations) for writer in self._writers)
+
+    @property
+    def n_before(self):
+        """Embeddings that were there already, of all encoders."""
+        return self.n_rows - sum(len(chunk.ids) for chunks in self._pending for chunk in chunks)
+
+    def so_far(self, place):
+        """Say what has been done for one encoder."""
+        rows = len(self._writers[place].annotations)
+        return Extraction(
+            model=self._encoders[place].spec.key,
+            dataset=self._dataset,
+            rows_before=rows - sum(len(chunk.ids) for chunk in self._pending[place]),
+            rows_new=self._rows_new[place],
+            rows=rows,
+            wall_s=time.perf_counter() - self._started_s,
+            n_devices=len(self._devices),
+            spent=Spent(**asdict(self.spent)),
+            notes=(self._choices[place].reason,),
+        )
+
+    def write(self, writing, chunk):
+        """Hand a chunk over to be written."""
+        pending = self._pending[chunk.place][chunk.number]
+        writing.write(self._writers[chunk.place], pending, chunk.values)
+        self._rows_new[chunk.place] += len(pending.ids)
+
+    def embedded(self, patches, workers, on_rows, should_stop):
+        """Yield the chunks of all encoders that are missing, as they are done."""
+        table = self._writers[0].annotations
+        lanes = [
+            Lane(place, [table.positions(chunk.ids) for chunk in chunks], list(range(len(chunks))))
+            for place, chunks in enumerate(self._pending)
+            if chunks
+        ]
+        if lanes:
+            yield from self._embedded(lanes, table.ids, patches, workers, on_rows, should_stop)
+
+    def _embedded(self, lanes, ids, patches, workers, on_rows, should_stop):
+        """Embed on one device here, or on several in processes of their own."""
+        arguments = (lanes, patches, ids)
+        counted = {"spent": self.spent, "on_rows": on_rows}
+        counted |= {"batch_size": self._batch_size, "workers": workers}
+        if len(self._devices) == 1:
+            return embedded_chunks(self._forwards(), *arguments, **counted)
+        return embedded_on(
+            self._devices,
+            [encoder.cpu() for encoder in self._encoders],
+            *arguments,
+            **counted,
+            compiled=[choice.compiled for choice in self._choices],
+            exact=self._exact,
+            stopping=should_stop or (lambda: False),
+        )
+
+    def _forwards(self):
+        return [
+            Forward(
+                encoder, batch_size=self._batch_size, compiled=choice.compiled, exact=self._exact
+            )
+            for encoder, choice in zip(self._encoders, self._choices, strict=True)
+        ]
 
 
-def _as_it_is(batch):
-    return batch
-
-
-def _collect(batches, n_rows, bar):
-    """Gather the batches of one chunk; shape (n_rows, dim)."""
-    gathered, there = [], 0
-    while there < n_rows:
-        embeddings = next(batches)
-        gathered.append(embeddings)
-        there += len(embeddings)
-        bar.update(len(embeddings))
-    return np.concatenate(gathered)
+def _rows_missing(path, model, dataset):
+    """Embeddings that a store lacks, before its array is locked."""
+    store = Store(path)
+    rows = {info.model: info.rows for info in store.list() if info.dataset == dataset}
+    return len(store.annotations(dataset)) - rows.get(model, 0)

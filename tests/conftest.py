@@ -56,7 +56,7 @@ def cells():
 
 @pytest.fixture
 def tiny_spec():
-    return EncoderSpec("tiny", "none", dim=6, weights="random:0")
+    return EncoderSpec("tiny", "none", pooling="class+mean", dim=6, weights="random:0")
 
 
 @pytest.fixture

@@ -1,16 +1,17 @@
 """Build an encoder exactly as its specification says, or not at all.
 
 Weights come from a file, from an installed package, from the hub's cache, or at random by a stated
-seed. No hub is ever asked. Checkpoints are read without running code: safetensors, or torch with
-``weights_only=True``.
+seed. The hub is asked only where that is said. Checkpoints are read without running code.
 """
 
-import hashlib
-import re
+import functools
 from pathlib import Path
 
 from featstore.encoders import registry
-from featstore.encoders.pooling import default_pooling, embedding_parts, pool
+from featstore.encoders.checkpoint import load_weights, read_checkpoint, renamed
+from featstore.encoders.download import fetch_weights
+from featstore.encoders.encoder import PRECISIONS, Encoder
+from featstore.encoders.pooling import default_pooling
 from featstore.encoders.spec import EncoderSpec
 from featstore.encoders.weights import find_weights
 from featstore.errors import EncoderError, require
@@ -18,71 +19,25 @@ from featstore.errors import EncoderError, require
 torch = require("torch", extra="extract", purpose="building encoders")
 timm = require("timm", extra="extract", purpose="building encoders")
 
-__all__ = ["Encoder", "bare_network", "build"]
+__all__ = ["bare_network", "build", "checked_device"]
 
 # What a registry of plain values calls by name.
-LAYERS = {"SwiGLUPacked": timm.layers.SwiGLUPacked, "SiLU": torch.nn.SiLU}
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-class Encoder(torch.nn.Module):
-    """A network with its normalisation and pooling: uint8 patches in, embeddings out.
-
-    Parameters
-    ----------
-    spec : EncoderSpec
-        What was built; ``dim`` and ``weights`` are filled in.
-    network : torch.nn.Module
-        A timm network with its weights.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> encoder = build("timm:test_vit", random_weights=0, pooling="class+mean")
-    >>> encoder.embed(np.zeros((2, 160, 160, 3), np.uint8)).shape
-    torch.Size([2, 128])
-    """
-
-    def __init__(self, spec, network):
-        super().__init__()
-        self.parts = embedding_parts(network, spec.pooling)
-        self.spec = spec.at(dim=max(stop for _, stop in self.parts.values()))
-        self.network = _in_best_layout(network.eval())
-        self.register_buffer("mean", _per_channel(spec.mean), persistent=False)
-        self.register_buffer("std", _per_channel(spec.std), persistent=False)
-
-    @property
-    def device(self):
-        """Device of the weights."""
-        return self.mean.device
-
-    def forward(self, patches_NHWC):
-        """Embed uint8 patches that are on the encoder's device; shape (N, dim), float32."""
-        images_NCHW = patches_NHWC.permute(0, 3, 1, 2).float().div_(255)
-        images_NCHW = images_NCHW.sub_(self.mean).div_(self.std)
-        return pool(self.network, images_NCHW, self.spec.pooling)
-
-    @torch.inference_mode()
-    def embed(self, patches_NHWC):
-        """Embed uint8 patches (N, input_px, input_px, 3) in the precision of the specification.
-
-        Returns
-        -------
-        torch.Tensor of shape (N, dim), float32, on the encoder's device
-        """
-        patches = torch.as_tensor(patches_NHWC).to(self.device, non_blocking=True)
-        dtype = PRECISIONS[self.spec.precision]
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            return self(patches).float()
+LAYERS = {
+    "SwiGLUPacked": timm.layers.SwiGLUPacked,
+    "SiLU": torch.nn.SiLU,
+    "LayerNorm-1e-12": functools.partial(torch.nn.LayerNorm, eps=1e-12),
+}
 
 
 def build(
     model,
     *,
     weights=None,
+    download=False,
     allow_other_weights=False,
     random_weights=None,
     pooling=None,
+    parts=None,
     mpp=0.25,
     precision="float32",
     device="cpu",
@@ -97,12 +52,17 @@ def build(
     weights : path-like, optional
         Checkpoint: safetensors, or a torch file that holds tensors only. By default what an
         installed package or the hub's cache holds.
+    download : bool
+        Fetch weights that are not on this machine from the hub; nothing is fetched otherwise.
     allow_other_weights : bool
         Take a file whose SHA-256 is not the registry's, which is then recorded.
     random_weights : int, optional
         Seed of random weights. For comparisons and tests; marked in every result.
     pooling : str, optional
-        In place of the registry's: 'average', 'class', 'mean' or 'class+mean'.
+        In place of the registry's: 'average', or of 'class', 'mean' and 'registers' what is
+        wanted, with + between them.
+    parts : str, optional
+        What is kept beside it, in the same words; see :class:`featstore.encoders.encoder.Encoder`.
     mpp : float or None
         Um per pixel that patches are cut at; None for whole patch files.
     precision : {'float32', 'bfloat16', 'float16'}
@@ -137,7 +97,7 @@ def build(
         network = _random_network(spec, random_weights)
         spec = spec.at(weights=f"random:{random_weights}", weights_from="random", terms="")
     else:
-        path = Path(weights) if weights is not None else _weights_here(model, spec)
+        path = Path(weights) if weights is not None else _weights_here(model, spec, download)
         network, spec = _network_with_weights(model, spec, path, allow_other_weights)
     spec = spec.at(
         key=_key(key or spec.key, spec),
@@ -145,7 +105,7 @@ def build(
         mpp=mpp,
         precision=precision,
     )
-    return Encoder(spec, network).to(_checked_device(device))
+    return Encoder(spec, network, parts).to(checked_device(device))
 
 
 def _specification(model):
@@ -191,13 +151,17 @@ def _random_network(spec, seed):
         return bare_network(spec)
 
 
-def _weights_here(model, spec):
-    found = None if model.startswith(registry.TIMM_PREFIX) else find_weights(_row(model))
+def _weights_here(model, spec, download):
+    row = None if model.startswith(registry.TIMM_PREFIX) else _row(model)
+    found = None if row is None else find_weights(row)
+    if found is None and row is not None and download:
+        found = fetch_weights(row)
     if found is None:
+        again = ", --download to fetch them" if row is not None and row.hub else ""
         source = f" ({spec.weights_from})" if spec.weights_from else ""
         raise EncoderError(
             f"no weights of {spec.key!r} on this machine; give a checkpoint with --weights FILE"
-            f"{source}, or --random-weights SEED"
+            f"{source}{again}, or --random-weights SEED"
         )
     return found[0]
 
@@ -208,117 +172,37 @@ def _row(model):
 
 def _network_with_weights(model, spec, path, allow_other):
     """Build a network with the weights of a file, and the specification that names them."""
-    tensors, digest = _read_checkpoint(path)
+    tensors, digest = read_checkpoint(path)
     row = None if model.startswith(registry.TIMM_PREFIX) else _row(model)
     is_other = row is not None and not digest.startswith(row.sha256)
     if is_other and not allow_other:
         raise EncoderError(
-            f"{path} has the SHA-256 {digest[:16]}..., the registry has {row.sha256[:16]}... for "
-            f"{spec.key!r}; pass --allow-other-weights and a --name of its own, or get the "
-            "registered file"
+            f"{path.resolve()} has the SHA-256 {digest[:16]}..., the registry has "
+            f"{row.sha256[:16]}... for {spec.key!r}; pass --allow-other-weights and a --name of "
+            "its own, or get the registered file"
         )
     network = bare_network(spec)
-    _load(network, _renamed(tensors, spec), path)
-    source = "file" if row is None or not is_other else "file other than the registered one,"
-    return network, spec.at(weights=digest, weights_from=f"{source} {path.name}")
+    load_weights(network, renamed(tensors, spec), path)
+    return network, spec.at(weights=digest, weights_from=_where_from(row, path, is_other))
 
 
-def _read_checkpoint(path):
-    """Tensors by name, and the file's SHA-256, of a checkpoint that cannot run code."""
-    try:
-        content = path.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        if path.suffix == ".safetensors":
-            import safetensors.torch
-
-            return safetensors.torch.load(content), digest
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise EncoderError(f"cannot read the weights {path}: {error.strerror}") from error
-    except Exception as error:  # torch and safetensors raise many kinds for damaged files
-        reason = str(error).splitlines()[0]
-        raise EncoderError(f"{path} is not a checkpoint of tensors only: {reason}") from error
-    for wrapper in ("state_dict", "model"):
-        loaded = loaded.get(wrapper, loaded) if isinstance(loaded, dict) else loaded
-    if not isinstance(loaded, dict) or not all(map(torch.is_tensor, loaded.values())):
-        raise EncoderError(f"{path} holds no state dict; give a file of named tensors")
-    return loaded, digest
+def _where_from(row, path, is_other):
+    """Say which file the weights are, with the commit where that is known."""
+    if is_other:
+        return f"file other than the registered one, {path.name}"
+    if row is not None and path.parent.parent.name == "snapshots":  # of the hub's cache
+        return f"{path.name} of {row.hub} on the Hugging Face hub @{path.parent.name[:8]}"
+    return f"file {path.name}"
 
 
-def _renamed(tensors, spec):
-    """Bring the names of an original release into those of timm."""
-    if spec.key == "efficientnet-lite0":
-        return _renamed_by_order(tensors, spec)
-    if any(".attention.attention.query." in name for name in tensors):
-        return _renamed_from_transformers(tensors)
-    return tensors
+def checked_device(device):
+    """Return a torch device that is there.
 
-
-# A ViT of the library transformers, as Phikon is released, and of timm.
-TRANSFORMERS_VIT = (
-    (r"^vit\.", ""),
-    (r"^embeddings\.cls_token$", "cls_token"),
-    (r"^embeddings\.position_embeddings$", "pos_embed"),
-    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
-    (r"^encoder\.layer\.", "blocks."),
-    (r"\.attention\.output\.dense\.", ".attn.proj."),
-    (r"\.intermediate\.dense\.", ".mlp.fc1."),
-    (r"\.output\.dense\.", ".mlp.fc2."),
-    (r"\.layernorm_before\.", ".norm1."),
-    (r"\.layernorm_after\.", ".norm2."),
-    (r"^layernorm\.", "norm."),
-)
-
-
-def _renamed_from_transformers(tensors):
-    """Rename, and put query, key and value, which timm keeps as one, above each other."""
-    renamed = {}
-    for name, tensor in tensors.items():
-        if name.removeprefix("vit.").startswith("pooler."):
-            continue  # a layer behind the class token that no linear probe uses
-        for pattern, replacement in TRANSFORMERS_VIT:
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = tensor
-    for name in [name for name in renamed if ".attention.attention.query." in name]:
-        parts = [renamed.pop(name.replace("query", part)) for part in ("query", "key", "value")]
-        renamed[name.replace("attention.attention.query", "attn.qkv")] = torch.cat(parts)
-    return renamed
-
-
-def _renamed_by_order(tensors, spec):
-    """Give tensors the names of timm's model, which stand in the same order."""
-    with torch.device("meta"):
-        whole = timm.create_model(spec.architecture, pretrained=False, **spec.build).state_dict()
-    shapes = [tuple(tensor.shape) for tensor in tensors.values()]
-    if shapes != [tuple(tensor.shape) for tensor in whole.values()]:
-        raise EncoderError(
-            f"the {len(shapes)} tensors of {spec.key!r} are not those of {spec.architecture}"
-        )
-    return dict(zip(whole, tensors.values(), strict=True))
-
-
-def _load(network, tensors, path):
-    """Load all weights of a network; only a classifier may be left over."""
-    heads = network.pretrained_cfg.get("classifier") or ()
-    heads = (heads,) if isinstance(heads, str) else tuple(heads)
-    kept = {k: v for k, v in tensors.items() if not k.startswith(tuple(f"{h}." for h in heads))}
-    wanted = network.state_dict()
-    missing, unexpected = sorted(wanted.keys() - kept.keys()), sorted(kept.keys() - wanted.keys())
-    misshapen = sorted(k for k in wanted.keys() & kept.keys() if wanted[k].shape != kept[k].shape)
-    if missing or unexpected or misshapen:
-        raise EncoderError(
-            f"{path} does not fit {type(network).__name__}: {len(missing)} tensors are missing "
-            f"({_some(missing)}), {len(unexpected)} unexpected ({_some(unexpected)}), "
-            f"{len(misshapen)} of another shape ({_some(misshapen)})"
-        )
-    network.load_state_dict(kept)
-
-
-def _some(names):
-    return ", ".join(names[:3]) or "none"
-
-
-def _checked_device(device):
+    Raises
+    ------
+    EncoderError
+        If it is not.
+    """
     try:
         chosen = torch.device(device)
         torch.empty(0, device="cpu" if chosen.type == "cuda" else chosen)
@@ -331,14 +215,9 @@ def _checked_device(device):
         raise EncoderError(
             f"device {device!r} was asked for and torch finds no CUDA; use --device cpu"
         )
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise EncoderError(
+            f"device {device!r} was asked for and torch finds {torch.cuda.device_count()} CUDA "
+            "devices; they count from cuda:0"
+        )
     return chosen
-
-
-def _in_best_layout(network):
-    """Convolutional networks run 1.7 times as fast on a CPU with channels last; ViTs do not."""
-    convolutional = not hasattr(network, "num_prefix_tokens")
-    return network.to(memory_format=torch.channels_last) if convolutional else network
-
-
-def _per_channel(values):
-    return torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)

@@ -1,12 +1,16 @@
-"""From a network's features to one embedding per patch.
+"""From a network's features to the parts of an embedding: named vectors beside each other.
 
 Shape suffixes: N patches, C channels, H and W positions, T tokens (prefix tokens first), D width
 of a token.
 """
 
+import torch
+
 from featstore.errors import EncoderError
 
-__all__ = ["default_pooling", "embedding_parts", "pool"]
+__all__ = ["default_parts", "default_pooling", "embedding_parts", "pool"]
+
+PARTS = ("average", "class", "mean", "registers")
 
 
 def default_pooling(network):
@@ -20,11 +24,47 @@ def default_pooling(network):
     """
     if not hasattr(network, "num_prefix_tokens"):
         return "average"
-    return "mean" if getattr(network, "cls_token", None) is None else "class"
+    return "class" if _n_class_tokens(network) else "mean"
 
 
-def embedding_parts(network, pooling):
+def default_parts(network, pooling):
+    """Choose what is kept of a patch, so that another pooling needs no second extraction.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        A timm network.
+    pooling : str
+        What is shown of it by default, and is kept in any case.
+
+    Returns
+    -------
+    str
+        Class token and patch mean of a network that has both; register tokens only where
+        ``pooling`` is of them.
+
+    Examples
+    --------
+    >>> import timm
+    >>> default_parts(timm.create_model("test_vit", num_classes=0), "class")
+    'class+mean'
+    """
+    kept = {default_pooling(network), *pooling.split("+")}
+    if "class" in kept:
+        kept.add("mean")
+    return "+".join(name for name in PARTS if name in kept)
+
+
+def embedding_parts(network, parts):
     """Named slices of an embedding.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        A timm network.
+    parts : str
+        'average' for a network without tokens; else any of 'class', 'mean' (of the patch tokens)
+        and 'registers' (their mean), with '+' between them.
 
     Returns
     -------
@@ -42,25 +82,34 @@ def embedding_parts(network, pooling):
     >>> embedding_parts(timm.create_model("test_vit", num_classes=0), "class+mean")
     {'class': (0, 64), 'mean': (64, 128)}
     """
-    has_tokens = hasattr(network, "num_prefix_tokens")
-    if not has_tokens and getattr(network, "global_pool", "avg") == "token":
+    names, known = parts.split("+"), _known_parts(network)
+    if len(set(names)) < len(names) or not set(names) <= set(known):
         raise EncoderError(
-            f"{type(network).__name__} pools by a class token in a way of its own, which is not "
-            "known here; take another network"
+            f"pooling {parts!r} does not fit {type(network).__name__}; it can do "
+            f"{', '.join(known)}{', and these with + between them' if len(known) > 1 else ''}"
         )
-    known = ("class", "mean", "class+mean") if has_tokens else ("average",)
-    if pooling not in known:
-        raise EncoderError(
-            f"pooling {pooling!r} does not fit {type(network).__name__}; it can do "
-            f"{', '.join(known)}"
-        )
-    if "class" in pooling and getattr(network, "cls_token", None) is None:
-        raise EncoderError(f"{type(network).__name__} has no class token; use --pooling mean")
-    names, width = pooling.split("+"), getattr(network, "head_hidden_size", network.num_features)
+    width = getattr(network, "head_hidden_size", network.num_features)
     return {name: (place * width, (place + 1) * width) for place, name in enumerate(names)}
 
 
-def pool(network, images_NCHW, pooling):
+def _known_parts(network):
+    if not hasattr(network, "num_prefix_tokens"):
+        if getattr(network, "global_pool", "avg") == "token":
+            raise EncoderError(
+                f"{type(network).__name__} pools by a class token in a way of its own, which is "
+                "not known here; take another network"
+            )
+        return ("average",)
+    n_class = _n_class_tokens(network)
+    known = ["class"] * n_class + ["mean"]
+    return known + ["registers"] * (network.num_prefix_tokens > n_class)
+
+
+def _n_class_tokens(network):
+    return int(getattr(network, "cls_token", None) is not None)
+
+
+def pool(network, images_NCHW, parts):
     """Embed normalised images.
 
     The patch mean leaves out all prefix tokens, registers included, by the network's own
@@ -72,26 +121,21 @@ def pool(network, images_NCHW, pooling):
         A timm network.
     images_NCHW : torch.Tensor
         Normalised images.
-    pooling : str
+    parts : str
         As :func:`embedding_parts` takes it.
 
     Returns
     -------
-    torch.Tensor of shape (N, dim), float32
+    torch.Tensor of shape (N, sum of the widths of the parts), float32
     """
     features = network.forward_features(images_NCHW)
-    if pooling == "average":
+    if parts == "average":
         return network.forward_head(features, pre_logits=True).float()
     tokens_NTD = features.float()
-    parts = {
+    n_class, n_prefix = _n_class_tokens(network), network.num_prefix_tokens
+    pooled_ND = {
         "class": lambda: tokens_NTD[:, 0],
-        "mean": lambda: tokens_NTD[:, network.num_prefix_tokens :].mean(1),
+        "mean": lambda: tokens_NTD[:, n_prefix:].mean(1),
+        "registers": lambda: tokens_NTD[:, n_class:n_prefix].mean(1),
     }
-    chosen_ND = [parts[name]() for name in pooling.split("+")]
-    return chosen_ND[0] if len(chosen_ND) == 1 else _concatenate(chosen_ND)
-
-
-def _concatenate(parts_ND):
-    import torch
-
-    return torch.cat(parts_ND, dim=1)
+    return torch.cat([pooled_ND[name]() for name in parts.split("+")], dim=1)

@@ -1,12 +1,15 @@
-"""Encoders known by name. Data only: nothing is built or loaded here.
+"""Encoders known by name. Data only: nothing is built, loaded or fetched here.
 
 Builds are stated whole and never left to a default of timm, which may change: GigaPath's
 architecture is called patch 14 and its weights are patch 16. Mean and standard deviation are stated
 for the same reason: a hub's configuration may hold an untouched default.
 
-Sources: counts of parameters and tokens come from building each with timm 1.0.31, and are tested;
-arguments, normalisation and pooling come from public loaders of several projects. Hub cards were
-not read.
+``transform`` tells what an encoder's authors apply to an image before it goes in. It is not done
+here: patches are cut around a cell at ``input_px`` and at the um per pixel that is asked for, and
+where that is not the image's own they are resampled once, bicubic and anti-aliased.
+
+Counts of parameters and tokens come from building each with timm 1.0.31, and are tested. Where the
+rest comes from stands in ``source`` of each row; no card of the hub was read.
 """
 
 from dataclasses import dataclass
@@ -14,7 +17,15 @@ from dataclasses import dataclass
 from featstore.encoders.spec import EncoderSpec
 from featstore.errors import EncoderError
 
-__all__ = ["ENCODERS", "TIMM_PREFIX", "RegisteredEncoder", "named", "registered"]
+__all__ = [
+    "ELSEWHERE",
+    "ENCODERS",
+    "TIMM_PREFIX",
+    "ForeignEncoder",
+    "RegisteredEncoder",
+    "named",
+    "registered",
+]
 
 TIMM_PREFIX = "timm:"
 
@@ -29,6 +40,20 @@ SWIGLU = {"mlp_layer": "SwiGLUPacked", "act_layer": "SiLU"}  # names of classes,
 GIANT_MLP = 5.33334
 NC = "non-commercial"
 NC_ND = "CC-BY-NC-ND-4.0"
+
+UNKNOWN = "unknown"
+LOADERS = (
+    "parameters, tokens and dim: counted on the build (timm 1.0.31); build, mean, std and pooling: "
+    "public loaders of several projects; the rest: gathered with these, no card of the hub was read"
+)
+TIMM = (
+    "parameters, tokens and dim: counted on the build (timm 1.0.31); mean, std, hub and terms: its "
+    "configuration of these weights in timm 1.0.31; pooling: public loaders of several projects"
+)
+PACKAGE = (
+    "parameters and dim: counted on the build (timm 1.0.31); sha256: the file; mean, std, transform"
+    " and terms: the package, whose 296 tensors give in timm's build the original's logits exactly"
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +84,11 @@ class RegisteredEncoder:
         without tokens.
     access : {'open', 'login', 'gated'}
         Whether the weights can be had by anyone, after logging in, or after being let in.
+    transform : str
+        What its authors apply to an image before it goes in; what is done here in its place
+        stands at the top of this module.
+    source : str
+        Where the numbers of this row come from.
     """
 
     spec: EncoderSpec
@@ -72,11 +102,51 @@ class RegisteredEncoder:
     n_tokens: int = 0
     n_prefix_tokens: int = 0
     access: str = "open"
+    transform: str = UNKNOWN
+    source: str = LOADERS
 
     @property
     def key(self):
         """Name in the registry, and in stores."""
         return self.spec.key
+
+    @property
+    def parts(self):
+        """Names of the slices that an extraction keeps, whatever its pooling."""
+        return ("class", "mean") if self.n_tokens else ("average",)
+
+    @property
+    def parts_on_request(self):
+        """Names of the slices that it can keep besides."""
+        return ("registers",) if self.n_prefix_tokens > 1 else ()
+
+
+@dataclass(frozen=True)
+class ForeignEncoder:
+    """An encoder that is no build of timm, and what to install for it.
+
+    Parameters
+    ----------
+    key : str
+        Name by which it is known.
+    home : str
+        Where its weights are.
+    install : str
+        What to install.
+    load : str
+        How it is then loaded.
+    dim : int
+        Length of an embedding.
+    terms : str
+        Licence of the weights.
+    """
+
+    key: str
+    home: str
+    install: str
+    load: str
+    dim: int
+    terms: str = UNKNOWN
 
 
 def _row(key, architecture, build=None, *, pooling="class", dim, terms, norm=None, **known):
@@ -123,6 +193,7 @@ PAPER = (
         n_tokens=197,
         n_prefix_tokens=1,
         access="gated",
+        transform="Resize 256 bicubic, CenterCrop 224 (authors); Resize 224 (the paper's group)",
     ),
     _row(
         "h-optimus-0",
@@ -141,6 +212,7 @@ PAPER = (
         n_tokens=261,
         n_prefix_tokens=5,
         access="login",
+        transform="none at 224 px",
     ),
     _row(
         "virchow",
@@ -160,6 +232,7 @@ PAPER = (
         n_tokens=257,
         n_prefix_tokens=1,
         access="gated",
+        transform="Resize 224 bicubic",
     ),
     _row(
         "virchow2",
@@ -179,6 +252,7 @@ PAPER = (
         n_tokens=261,
         n_prefix_tokens=5,
         access="gated",
+        transform="Resize 224 bicubic",
     ),
     _row(
         "uni",
@@ -195,10 +269,15 @@ PAPER = (
         n_tokens=197,
         n_prefix_tokens=1,
         access="gated",
+        transform="Resize 224",
     ),
+    # owkin/phikon is released for ViTModel of transformers, whose layer norms have the eps 1e-12 by
+    # default (ViTConfig; the release's own configuration was not read); timm's have 1e-6. With
+    # random weights that moved single numbers by up to 0.002 of their root mean square.
     _row(
         "phikon",
         "vit_base_patch16_224",
+        {"norm_layer": "LayerNorm-1e-12"},
         dim=768,
         terms=NC,
         hub="owkin/phikon",
@@ -208,8 +287,9 @@ PAPER = (
         n_parameters=85_798_656,
         n_tokens=197,
         n_prefix_tokens=1,
+        transform="Resize 224",
+        source=f"{LOADERS}; eps of the original layer norm: from memory",
     ),
-    # timm's own configuration says 176 px with crop .875; the paper's patches are 224 px.
     _row(
         "resnet50-imagenet",
         "resnet50",
@@ -218,6 +298,8 @@ PAPER = (
         terms="BSD-3-Clause",
         hub="timm/resnet50.tv2_in1k",
         n_parameters=23_508_032,
+        transform="Resize 224; timm's: Resize 201 bilinear, CenterCrop 176",
+        source=TIMM,
     ),
     _row(
         "vit-h-imagenet",
@@ -229,6 +311,8 @@ PAPER = (
         n_parameters=630_764_800,
         n_tokens=257,
         n_prefix_tokens=1,
+        transform="Resize 224; timm's: Resize 248 bicubic, CenterCrop 224",
+        source=TIMM,
     ),
 )
 
@@ -301,6 +385,7 @@ SUCCESSORS = (
         n_parameters=303_227_904,
         n_tokens=257,
         n_prefix_tokens=1,
+        transform="bicubic, the rest unknown",
     ),
     *(
         _row(
@@ -350,6 +435,8 @@ SUCCESSORS = (
             n_parameters=n_parameters,
             n_tokens=261,
             n_prefix_tokens=5,
+            transform="timm's: Resize 518 bicubic",
+            source=TIMM,
         )
         for letter, size, dim, n_parameters in (
             ("s", "small", 384, 21_629_952),
@@ -368,6 +455,8 @@ SUCCESSORS = (
             n_parameters=n_parameters,
             n_tokens=201,
             n_prefix_tokens=5,
+            transform="timm's: Resize 256 bicubic",
+            source=TIMM,
         )
         for letter, size, dim, n_parameters in (
             ("s", "small", 384, 21_586_944),
@@ -391,22 +480,81 @@ OFFLINE = RegisteredEncoder(
         dim=1280,
         terms="Apache-2.0",
     ),
+    file="efficientnet-lite0-57934424.pth",
     sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     n_parameters=3_371_008,
+    transform="Resize 256 bicubic, CenterCrop 224 (crop .875)",
+    source=PACKAGE,
 )
 
 ENCODERS = {row.key: row for row in (OFFLINE, *PAPER, *SUCCESSORS)}
 
-# Not builds of timm: what has them, and under which name.
+TRANSFORMERS = "pip install transformers"
+WITH_CODE = ", trust_remote_code=True)"  # runs code of the repository
+
+# Where these are and how they are loaded: their repositories, and public loaders; tried here: none.
 ELSEWHERE = {
-    "phikon-v2": "owkin/phikon-v2 (transformers)",
-    "hibou-b": "histai/hibou-b (transformers, with code of its repository)",
-    "hibou-l": "histai/hibou-L (transformers, with code of its repository)",
-    "midnight-12k": "kaiko-ai/midnight (transformers)",
-    "conch": "MahmoodLab/CONCH (the package of its repository)",
-    "conch-v1.5": "MahmoodLab/TITAN (transformers, with code of its repository)",
-    "exaonepath": "LGAI-EXAONE/EXAONEPath (code of its repository)",
-    "ctranspath": "a Swin with a stem of its own (code of its repository, GPL-3.0)",
+    row.key: row
+    for row in (
+        ForeignEncoder(
+            "phikon-v2",
+            "owkin/phikon-v2 on the hub",
+            TRANSFORMERS,
+            'AutoModel.from_pretrained("owkin/phikon-v2")',
+            1024,
+        ),
+        ForeignEncoder(
+            "hibou-b",
+            "histai/hibou-b on the hub",
+            TRANSFORMERS,
+            f'AutoModel.from_pretrained("histai/hibou-b"{WITH_CODE}',
+            768,
+        ),
+        ForeignEncoder(
+            "hibou-l",
+            "histai/hibou-L on the hub",
+            TRANSFORMERS,
+            f'AutoModel.from_pretrained("histai/hibou-L"{WITH_CODE}',
+            1024,
+        ),
+        ForeignEncoder(
+            "midnight-12k",
+            "kaiko-ai/midnight on the hub, open",
+            TRANSFORMERS,
+            'AutoModel.from_pretrained("kaiko-ai/midnight"); class token and mean of the patches',
+            3072,
+            "MIT",
+        ),
+        ForeignEncoder(
+            "conch",
+            "MahmoodLab/CONCH on the hub",
+            "pip install git+https://github.com/mahmoodlab/CONCH.git",
+            "conch.open_clip_custom.create_model_from_pretrained",
+            512,
+        ),
+        ForeignEncoder(
+            "conch-v1.5",
+            "MahmoodLab/TITAN on the hub",
+            "pip install transformers einops-exts",
+            f'AutoModel.from_pretrained("MahmoodLab/TITAN"{WITH_CODE}.return_conch()',
+            768,
+        ),
+        ForeignEncoder(
+            "exaonepath",
+            "LGAI-EXAONE/EXAONEPath on the hub",
+            "git clone https://github.com/LG-AI-EXAONE/EXAONEPath.git, and its requirements",
+            "its vision_transformer.VisionTransformer.from_pretrained, after Macenko normalisation",
+            768,
+        ),
+        ForeignEncoder(
+            "ctranspath",
+            "1aurent/swin_tiny_patch4_window7_224.CTransPath on the hub",
+            "git clone https://github.com/Xiyue-Wang/TransPath.git, and its modified timm 0.5.4",
+            "timm's Swin with its ConvStem in place of the patch embedding",
+            768,
+            "GPL-3.0",
+        ),
+    )
 }
 
 
@@ -425,8 +573,9 @@ def registered(key):
     """
     if key in ELSEWHERE:
         raise EncoderError(
-            f"{key!r} is not a build of timm: {ELSEWHERE[key]}; extract with that, and bring the "
-            "embeddings in with 'featstore import'"
+            f"{key!r} is not a build of timm: {ELSEWHERE[key].install} (it is at "
+            f"{ELSEWHERE[key].home}), extract with that, and bring the embeddings in with "
+            "'featstore import'"
         )
     if key not in ENCODERS:
         raise EncoderError(

@@ -31,7 +31,8 @@ class EncoderSpec:
     interpolation : str
         How patches of other sizes or resolutions are brought to ``input_px``.
     pooling : str
-        'average' (over positions), 'class', 'mean' (of patch tokens) or 'class+mean'.
+        What of a patch is shown by default: 'average' (over positions), or of 'class', 'mean' (of
+        patch tokens) and 'registers' (their mean) one or more, with + between them.
     mpp : float or None
         Um per pixel of the input; None takes whole patch files at whatever they have.
     precision : str

@@ -5,7 +5,7 @@ Row i of every array of a dataset is the same annotation; row numbers never leav
 ::
 
     layout  chunks  seal  lock  inside     what lies where; files that are whole, sealed, and ours
-    index  provenance                      annotation tables; how embeddings and patches were made
+    index  provenance  parts               annotation tables; how rows were made, and of which parts
     reader  rowarray  patchcache  compare  from a store; rows by ID, embeddings or patches
     writer  rowwriter                      into a store: the only way in
     folder  archive  remote                what a store is on: a folder, a zip, S3 or HTTP

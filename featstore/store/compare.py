@@ -46,7 +46,8 @@ def compare(here, there):
     Parameters
     ----------
     here, there : Embeddings
-        Of the same or another store, model or dataset.
+        Of the same or another store, model or dataset. Views are compared as they are: give
+        ``embeddings.whole`` for every part that is stored, as ``featstore diff`` does.
 
     Returns
     -------

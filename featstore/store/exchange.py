@@ -23,6 +23,7 @@ from featstore.store.layout import check_key, sync_tree
 from featstore.store.npy import read_npy, write_npy
 from featstore.store.parcel import Parcel, Rows
 from featstore.store.parquet import read_parquet, write_parquet
+from featstore.store.parts import StoredRow
 from featstore.store.plainzarr import is_zarr, read_zarr
 from featstore.store.reader import Store
 from featstore.store.untrusted import sha256_of
@@ -72,7 +73,7 @@ def export_embeddings(store, model, dataset, path, *, layout, dtype=None):
     store : Store
         Where they are.
     model, dataset : str
-        Names in the store.
+        Names in the store; 'MODEL:POOLING', such as 'uni:class+mean', for a view of its own.
     path : path-like
         File ('parquet') or folder (else) to make.
     layout : {'hdf5', 'parquet', 'npy'}
@@ -212,8 +213,7 @@ def import_embeddings(
     embeddings from other files are never taken for the same.
     """
     path = Path(path)
-    check_key("model", model)
-    check_key("dataset", dataset)
+    _check_names(model, dataset)
     if not path.exists():
         raise StoreError(f"{path} does not exist; give the file or folder to import")
     layout = _guessed(path) if layout is None else layout
@@ -228,6 +228,16 @@ def import_embeddings(
         _settle_dataset(parcel, store, dataset, source=source, label=label, labels=labels)
         _write(parcel, store, dataset, spec, parts=parts, run=run)
     return Store(store).embeddings(model, dataset)
+
+
+def _check_names(model, dataset):
+    if ":" in model:
+        raise StoreError(
+            f"model name {model!r} is that of a view; import it under a name of its own, such as "
+            f"{re.sub('[:+]', '-', model)!r}"
+        )
+    check_key("model", model)
+    check_key("dataset", dataset)
 
 
 def _guessed(path):
@@ -254,12 +264,21 @@ def _origin(parcel, model, path, sha256):
     if parcel.provenance is None:
         precision = "float16" if parcel.rows.dtype == np.float16 else "float32"
         spec = EncoderSpec(
-            model, "unknown", weights=f"imported:{sha256}", dim=dim, mpp=None, precision=precision
+            model,
+            "unknown",
+            pooling="unknown",
+            weights=f"imported:{sha256}",
+            dim=dim,
+            mpp=None,
+            precision=precision,
         )
         return spec, {}, {"imported": imported}
     spec, parts, run = _travelled(parcel.provenance, path)
-    if spec.dim != dim:
-        raise StoreError(f"{path} holds embeddings of {dim}, its provenance says {spec.dim}")
+    row = StoredRow(parts, spec.pooling, spec.dim)
+    if row.problem is not None:
+        raise StoreError(f"{path} has a provenance that makes no sense ({row.problem})")
+    if row.width != dim:
+        raise StoreError(f"{path} holds embeddings of {dim}, its provenance says {row.width}")
     for key in ("created", "versions", "dataset", "dataset_digest"):
         imported[key] = parcel.provenance.get(key)
     # Rounded values are not those of the encoder in full precision, and must not pass for them.

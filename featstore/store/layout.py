@@ -4,7 +4,7 @@
 
     mitosis.zarr/
         annotations/<dataset>/          id, label, x, y, ...: one array per column
-        embeddings/<model>/<dataset>/   values (n, dim), provenance in the attributes
+        embeddings/<model>/<dataset>/   values (n, width), provenance in the attributes
         patches/<dataset>/              pixels (n, px, px, 3) and windows/, a table; provenance
 
 A chunk file is there exactly when all of its rows are: chunks are written whole, under a name of
@@ -29,6 +29,7 @@ from featstore.store.seal import ensure_group, seal
 
 __all__ = [
     "FORMAT",
+    "KEY",
     "check_key",
     "create_root",
     "fetch",

@@ -32,7 +32,8 @@ def writer_lock(folder):
     Raises
     ------
     LockedError
-        If a living process, or one on another host, holds it.
+        If a living process, or one on another host, holds it; or if the folder is gone, which a
+        process that had begun to write has taken away.
 
     Examples
     --------
@@ -53,7 +54,15 @@ def writer_lock(folder):
 
 def _opened(path):
     """Open the lock file; what is opened stays the same file where its folder is renamed."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)  # never through a link
+    try:
+        handle = os.open(
+            path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666
+        )  # never through a link
+    except FileNotFoundError as error:
+        raise LockedError(
+            f"{path.parent} was being written to by another process, which has taken it away "
+            "again; start once more"
+        ) from error
     return os.fdopen(handle, "r+", encoding="utf-8")
 
 

@@ -85,6 +85,17 @@ class Provenance:
         """Return the provenance with the whole of a table embedded, or cut."""
         return replace(self, dataset_digest=annotations.digest, dataset_rows=len(annotations))
 
+    def of_view(self, view):
+        """Return the provenance of a view of the rows: its pooling, its length, its own parts.
+
+        Parameters
+        ----------
+        view : featstore.store.parts.View
+            Of what the provenance is of.
+        """
+        spec = self.spec.at(pooling=view.pooling, dim=view.dim)
+        return replace(self, spec=spec, parts=view.parts)
+
     def check_rows(self, annotations):
         """Refuse a table whose first rows are not those that were embedded, or cut.
 

@@ -2,15 +2,17 @@
 
 import os
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
-from featstore.errors import NotInStoreError, require
+from featstore.encoders.spec import EncoderSpec
+from featstore.errors import NotInStoreError, StoreError, require
 from featstore.images import ImageFolder
 from featstore.store.index import read_table
 from featstore.store.layout import is_remote, local_path, members, metadata_of, open_root
+from featstore.store.parts import StoredRow, listed
 from featstore.store.patchcache import CachedPatches
 from featstore.store.rowarray import RowArray
 
@@ -28,11 +30,14 @@ class EmbeddingInfo:
     rows : int
         Rows that are there.
     dim : int
-        Length of an embedding.
+        Length of an embedding, as it is read without asking for a view.
     dtype : str
         Type on disk.
     complete : bool
         Whether every annotation has its embedding.
+    parts : tuple of str
+        Names of the parts that are stored side by side, in order; any of them can be read as
+        'MODEL:PART', and several as 'MODEL:PART+PART'. Empty where they are not known.
     """
 
     model: str
@@ -41,6 +46,7 @@ class EmbeddingInfo:
     dim: int
     dtype: str
     complete: bool
+    parts: tuple = ()
 
 
 class Store:
@@ -134,17 +140,48 @@ class Store:
     def embeddings(self, model, dataset):
         """Return embeddings, read only when asked for rows.
 
+        Parameters
+        ----------
+        model : str
+            A name in the store, which gives the encoder's own pooling; or 'MODEL:POOLING', such as
+            'uni:mean' or 'uni:class+mean', for another view of what is stored.
+        dataset : str
+            Name of the dataset.
+
+        Returns
+        -------
+        Embeddings
+
         Raises
         ------
         NotInStoreError
-            If the store has no such embeddings.
+            If the store has no such embeddings, or they have no such parts.
+
+        Examples
+        --------
+        >>> import tempfile, featstore
+        >>> from featstore.store.writer import EmbeddingWriter, add_annotations
+        >>> path = tempfile.mkdtemp()
+        >>> store = featstore.create(path)
+        >>> add_annotations(path, featstore.AnnotationTable("cells", [7, 8], ["a", "b"]))
+        >>> vit = featstore.EncoderSpec("vit", "none", pooling="class", dim=2)
+        >>> parts = {"class": (0, 2), "mean": (2, 4)}
+        >>> with EmbeddingWriter(path, "cells", vit, parts=parts, run={}) as writer:
+        ...     for chunk in writer.pending():
+        ...         writer.write(chunk, np.array([[1, 2, 3, 4], [5, 6, 7, 8]]))
+        >>> store.embeddings("vit", "cells").read([8])
+        array([[5., 6.]], dtype=float32)
+        >>> store.embeddings("vit:mean", "cells").read([8])
+        array([[7., 8.]], dtype=float32)
         """
-        name = f"embeddings/{model}/{dataset}"
-        if not _plain(model, dataset) or metadata_of(self._root, f"{name}/values") is None:
+        key, colon, pooling = str(model).partition(":")
+        name = f"embeddings/{key}/{dataset}"
+        if not _plain(key, dataset) or metadata_of(self._root, f"{name}/values") is None:
             raise NotInStoreError(
-                f"no embeddings '{model}/{dataset}' in {self.path}; {self._held(self._arrays)}"
+                f"no embeddings '{key}/{dataset}' in {self.path}; {self._held(self._arrays)}"
             )
-        return Embeddings(self, model, dataset)
+        embeddings = Embeddings(self, key, dataset)
+        return embeddings.view(pooling) if colon else embeddings
 
     def cached_datasets(self):
         """Names of the datasets whose patches are cached, sorted; some may not be complete."""
@@ -195,17 +232,24 @@ class Store:
 
 
 class Embeddings(RowArray):
-    """Embeddings of one model on one dataset, or one part of them.
+    """Embeddings of one model on one dataset: the default view of what is stored, or another one.
 
     Made by :meth:`Store.embeddings`; a source of rows for probes.
+
+    Attributes
+    ----------
+    model : str
+        Name in the store, with ':' and the pooling where that is not the encoder's own.
+    dataset : str
+        Name of the dataset.
     """
 
     _plural = "embeddings"
 
-    def __init__(self, store, model, dataset, part=None):
-        super().__init__(store, f"embeddings/{model}/{dataset}", "values", dataset)
-        self.model = model if part is None else f"{model}:{part}"
-        self._part = part
+    def __init__(self, store, key, dataset, pooling=None):
+        super().__init__(store, f"embeddings/{key}/{dataset}", "values", dataset)
+        self.model = key if pooling is None else f"{key}:{pooling}"
+        self._key, self._pooling = key, pooling
 
     def __repr__(self):
         return f"<featstore.Embeddings {self.model}/{self.dataset} {self.shape}>"
@@ -217,46 +261,86 @@ class Embeddings(RowArray):
     @property
     def shape(self):
         """(n, dim): rows of the dataset and length of what :meth:`read` gives."""
-        first, last = self._columns
-        return len(self.ids), last - first
+        return len(self.ids), self._view.dim
 
-    @property
-    def _columns(self):
-        if self._part is None:
-            return 0, self._metadata["shape"][1]
-        return self.parts[self._part]
+    @cached_property
+    def stored_provenance(self):
+        """How all that is stored was made: every part, and the pooling of the default view."""
+        return self._read_provenance()
+
+    @cached_property
+    def provenance(self):
+        """How what :meth:`read` gives was made: with the pooling, length and parts of this view."""
+        return self.stored_provenance.of_view(self._view)
 
     @property
     def parts(self):
-        """Named slices of an embedding, as {name: (start, stop)}."""
-        return self.provenance.parts
+        """Named slices of what is stored, as {name: (start, stop)}, in order; see :meth:`view`."""
+        return self._row.ordered
 
-    def part(self, name):
-        """Return one part alone, such as the class token, as embeddings of their own.
+    @cached_property
+    def _row(self):
+        """What is stored of an embedding, once it is known to make sense."""
+        spec, shape = self.stored_provenance.spec, self._metadata["shape"]
+        if not isinstance(spec, EncoderSpec):
+            raise StoreError(f"{self.name!r} has no readable provenance: it is not of an encoder")
+        row = StoredRow(self.stored_provenance.parts, spec.pooling, spec.dim)
+        problem = row.problem
+        if problem is None and shape[1:] != [row.width]:
+            problem = f"its array has the shape {shape}, its parts make rows of {row.width}"
+        if problem is not None:
+            raise StoreError(
+                f"{self.name!r} of {self._store.path} cannot be read by its parts ({problem}); "
+                "get the store again, or ask whoever wrote it"
+            )
+        return row
+
+    @cached_property
+    def _view(self):
+        return self._row.default if self._pooling is None else self._row.view(self._pooling)
+
+    def view(self, pooling):
+        """Return some of the stored parts as embeddings of their own.
 
         Parameters
         ----------
-        name : str
-            A key of :attr:`parts`.
+        pooling : str
+            Names of :attr:`parts`, joined by '+', in the order wanted: 'mean', 'class+mean'. The
+            encoder's own gives the default view again.
+
+        Returns
+        -------
+        Embeddings
+            With a digest of their own: a probe on one view is not one on another.
 
         Raises
         ------
         NotInStoreError
-            If the embeddings have no such part.
+            If one of the parts is not there.
+        StoreError
+            If what the store says of its parts makes no sense.
         """
-        if name not in self.parts:
+        if pooling == self._row.pooling:
+            return Embeddings(self._store, self._key, self.dataset)
+        if self._row.view(pooling) is None:
             raise NotInStoreError(
-                f"'{self.model}/{self.dataset}' has no part {name!r}; it has "
-                f"{', '.join(self.parts)}"
+                f"'{self._key}/{self.dataset}' has no view {pooling!r}; its parts are "
+                f"{listed(self.parts)}: name some of them, each once, joined by '+'"
             )
-        return Embeddings(self._store, self.model, self.dataset, part=name)
+        return Embeddings(self._store, self._key, self.dataset, pooling)
+
+    @property
+    def whole(self):
+        """All that is stored, every part of it, as embeddings of their own."""
+        return self.view(self._row.whole.pooling)
 
     @property
     def info(self):
-        """The line of :meth:`Store.list` for this array."""
+        """The line of :meth:`Store.list` for this array; of a view, with its name and length."""
         asked = self._store._attributes(self.dataset)["rows"]
-        rows, dim, dtype = self._n_there, self._metadata["shape"][1], self._metadata["data_type"]
-        return EmbeddingInfo(self.model, self.dataset, rows, dim, dtype, rows == asked)
+        rows, dtype, parts = self._n_there, self._metadata["data_type"], tuple(self.parts)
+        complete = rows == asked
+        return EmbeddingInfo(self.model, self.dataset, rows, self._view.dim, dtype, complete, parts)
 
     def read(self, ids, *, dtype=np.float32):
         """Read embeddings by annotation ID.
@@ -281,12 +365,11 @@ class Embeddings(RowArray):
             If a chunk is not what was written; checksums are compared on local disks only where
             the store was opened with ``check=True``.
         """
-        rows = self._index.positions(ids)
-        columns = slice(*self._columns)
+        rows, view = self._index.positions(ids), self._view
         dtype = np.dtype(self._array.dtype if dtype is None else dtype)
-        values, there = self._gathered(rows, (columns,), dtype)
+        values, there = self._gathered(rows, (view.span,), dtype)
         self._refuse_missing(rows, there & ~np.isnan(values[:, :1]).any(axis=1))
-        return values
+        return view.taken_from(values)
 
     def batches(self, batch_size, *, ids=None, dtype=np.float32):
         """Iterate over embeddings in batches, for torch or anything else that takes its time.
@@ -336,7 +419,7 @@ class Embeddings(RowArray):
             self.read(table.ids),
             dims=("annotation", "feature"),
             coords=coordinates,
-            name=self.model,
+            name=self.model.replace(":", "-"),  # becomes a folder where xarray writes Zarr
             attrs={"encoder_digest": self.digest},
         )
 

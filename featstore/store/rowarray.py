@@ -105,6 +105,9 @@ class RowArray:
     @cached_property
     def provenance(self):
         """How these rows were made."""
+        return self._read_provenance()
+
+    def _read_provenance(self):
         try:
             attributes = metadata_of(self._store._root, self.name)["attributes"]
             return Provenance.from_json(attributes["provenance"])

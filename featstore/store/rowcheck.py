@@ -8,6 +8,7 @@ import numpy as np
 from featstore.encoders.spec import EncoderSpec
 from featstore.store.examination import COPY_AGAIN, beside, printable
 from featstore.store.gridcheck import chunk_bytes, chunk_shape, chunks_of
+from featstore.store.parts import StoredRow
 from featstore.store.patchcache import WINDOW_COLUMNS
 from featstore.store.tablecheck import AGAIN, Table, check_table, chosen
 
@@ -121,17 +122,17 @@ class RowCheck:
         return layout
 
     def _check_rows_against(self, place, n_rows, row, provenance):
-        n_settled, made = provenance["dataset_rows"], self._row_of(provenance[self.spec])
+        n_settled, made = provenance["dataset_rows"], self._row_of(provenance)
         if n_settled > n_rows:
             message = f"has {n_rows:,} rows, its provenance is of {n_settled:,}; {COPY_AGAIN}"
             self.exam.add("M19", place, message)
         if row != made:
             found, wanted = (" x ".join(f"{size:,}" for size in sizes) for sizes in (row, made))
-            message = f"has {found} to a row, its {self.spec} makes {wanted}; {COPY_AGAIN}"
+            message = f"has {found} to a row, its provenance makes {wanted}; {COPY_AGAIN}"
             self.exam.add(self.shape_rule, place, message)
 
-    def _row_of(self, spec):
-        """Shape of a row that a specification gives."""
+    def _row_of(self, provenance):
+        """Shape of a row as its provenance has it."""
         raise NotImplementedError
 
     def _check_chunk(self, file, number, layout, n_settled):
@@ -176,13 +177,12 @@ class EmbeddingCheck(RowCheck):
 
     def _check_provenance(self, provenance):
         super()._check_provenance(provenance)
-        for part, (start, stop) in provenance["parts"].items():
-            if not start <= stop <= provenance["encoder"]["dim"]:
-                message = f"its part {printable(part)} is not in an embedding"
-                self.exam.add("M18", self.place, message)
+        problem = _stored_row(provenance).problem
+        if problem is not None:
+            self.exam.add("M18", self.place, f"{printable(problem)}; {COPY_AGAIN}")
 
-    def _row_of(self, spec):
-        return [spec["dim"]]
+    def _row_of(self, provenance):
+        return [_stored_row(provenance).width]
 
     def _check_rows(self, inside, padding, rows, awaited):
         """Every row is finite, but those to be topped up; behind the last one is NaN only."""
@@ -197,6 +197,11 @@ class EmbeddingCheck(RowCheck):
         else:
             problem = None
         return rows, problem, rows[bad]
+
+
+def _stored_row(provenance):
+    encoder = provenance["encoder"]
+    return StoredRow(provenance["parts"], encoder["pooling"], encoder["dim"])
 
 
 def _finite(values):
@@ -222,8 +227,8 @@ class PatchCheck(RowCheck):
     digest_rule, shape_rule = "M21", "M22"
     unmade = "not cut yet; 'featstore cut' goes on"
 
-    def _row_of(self, spec):
-        return [spec["patch_px"], spec["patch_px"], 3]
+    def _row_of(self, provenance):
+        return [provenance["cut"]["patch_px"], provenance["cut"]["patch_px"], 3]
 
     def _check_rows(self, inside, padding, rows, awaited):
         """Whatever is inside is a patch; behind the last one is 0 only."""

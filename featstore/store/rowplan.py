@@ -14,6 +14,7 @@ from featstore.store.chunks import CHECKSUM_BYTES, MADE_BY, chunk_key, write_fil
 from featstore.store.index import write_table
 from featstore.store.layout import check_key, local_path, new_group, open_root, rows_per_chunk
 from featstore.store.lock import writer_lock
+from featstore.store.parts import listed
 from featstore.store.patchcache import UNKNOWN_LEVEL, WINDOW_COLUMNS, check_windows
 from featstore.store.rowarray import RowArray
 from featstore.store.seal import seal
@@ -95,12 +96,16 @@ class RowPlan:
                 f"({'; '.join(ours.differences(theirs))}); nothing was changed, copy into another "
                 "store"
             )
+        self._check_same_parts(target)
         ours, theirs = self.ours._array, self.chunks.array
         if (ours.shape[1:], ours.dtype) != (theirs.shape[1:], theirs.dtype):
             raise DigestError(
                 f"{self.name!r} has {_row_of(ours)} to a row in {target.path} and "
                 f"{_row_of(theirs)} in the store to copy; nothing was changed"
             )
+
+    def _check_same_parts(self, target):
+        """Refuse rows that are made of other parts; nothing unless a subclass says so."""
 
     def put(self, home, notes):
         """Bring the rows into the target; return what was done."""
@@ -237,8 +242,16 @@ class EmbeddingPlan(RowPlan):
     def _row_fits(self, array):
         return array.dtype.kind == "f", "floating-point numbers"
 
+    def _check_same_parts(self, target):
+        if self.ours.parts != self.theirs.parts:
+            ours, theirs = (listed(rows.parts, as_slices=True) for rows in (self.ours, self.theirs))
+            raise DigestError(
+                f"{self.name!r} holds the parts {ours} in {target.path} and {theirs} in the store "
+                "to copy; nothing was changed, copy into another store"
+            )
+
     def _writer(self, home):
-        provenance = self.theirs.provenance
+        provenance = self.theirs.stored_provenance
         spec = provenance.encoder.at(key=self.theirs.model)
         return EmbeddingWriter(
             home, self.theirs.dataset, spec, parts=provenance.parts, run=provenance.run

@@ -68,7 +68,8 @@ class RowWriter:
     Raises
     ------
     DigestError
-        If the array is there and was made by another specification or of other annotations.
+        If the array is there and was made by another specification or of other annotations, or
+        holds other parts.
     LockedError
         If another process is writing to it.
     """
@@ -145,10 +146,13 @@ class RowWriter:
     def _checked_provenance(self, spec):
         provenance = Provenance.from_json(self._root[self.name].attrs["provenance"])
         if provenance.digest != spec.digest:
-            differing = "; ".join(provenance.spec.differences(spec))
-            raise DigestError(f"{self.name!r} {self.other_spec.format(differing)}")
+            raise DigestError(f"{self.name!r} {self._why_refused(provenance, spec)}")
         provenance.check_rows(self.annotations)
         return provenance
+
+    def _why_refused(self, provenance, spec):
+        """Say what the array is, where it was made by another specification, and what to do."""
+        return self.other_spec.format("; ".join(provenance.spec.differences(spec)))
 
     @property
     def _n_stale(self):

@@ -77,7 +77,8 @@ def copy(source_store, target_path, *, models=None, datasets=None, patches=False
     target_path : path-like
         A local store; made where it is missing.
     models : sequence of str, optional
-        Models whose embeddings go along; all by default, none where it is empty.
+        Models whose embeddings go along, with all of their parts; all models by default, none where
+        it is empty.
     datasets : sequence of str, optional
         Datasets to copy; by default those that the chosen models have embeddings of.
     patches : bool
@@ -161,7 +162,7 @@ def select(store, *, models=None, datasets=None, patches=False):
     ]
     _check_held(store, "dataset", datasets, store.datasets())
     held = [array for array in held if datasets is None or array[1] in datasets]
-    _check_held(store, "model", models, [model for model, _ in held])
+    _check_held(store, "model", _without_views(models), [model for model, _ in held])
     arrays = [array for array in held if models is None or array[0] in models]
     with_embeddings = sorted({dataset for _, dataset in arrays})
     chosen = datasets or (with_embeddings if models else store.datasets())
@@ -171,6 +172,18 @@ def select(store, *, models=None, datasets=None, patches=False):
         return Selection(chosen, tuple(arrays), patches=cached)
     left = tuple(store.patches(dataset).info for dataset in cached)
     return Selection(chosen, tuple(arrays), patches_left=left)
+
+
+def _without_views(models):
+    """Refuse names of views: chunks are of whole rows."""
+    for name in models or ():
+        key, colon, _ = name.partition(":")
+        if colon:
+            raise NotInStoreError(
+                f"{name!r} is a view of what is stored, and embeddings are copied with all of "
+                f"their parts; give the model {key!r}, or 'featstore export' the view"
+            )
+    return models
 
 
 def _check_held(store, kind, asked, held):
@@ -191,7 +204,7 @@ def terms_notes(store, selection):
         One line for each such model.
     """
     terms = {
-        model: store.embeddings(model, dataset).provenance.encoder.terms
+        model: store.embeddings(model, dataset).stored_provenance.encoder.terms
         for model, dataset in selection.arrays
     }
     return [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from featstore.errors import AnnotationError, EncoderError, StoreError
+from featstore.errors import AnnotationError, DigestError, EncoderError, StoreError
 from featstore.store.index import read_table, write_table
 from featstore.store.layout import (
     check_key,
@@ -18,6 +18,7 @@ from featstore.store.layout import (
     replaced_group,
 )
 from featstore.store.lock import writer_lock
+from featstore.store.parts import StoredRow, listed
 from featstore.store.patchcache import check_windows
 from featstore.store.reader import Store
 from featstore.store.rowwriter import PendingChunk, RowWriter
@@ -126,18 +127,22 @@ class EmbeddingWriter(RowWriter):
     dataset : str
         Name of the dataset.
     spec : EncoderSpec
-        Encoder; its key names the array, its digest guards it.
+        Encoder; its key names the array, its digest guards it, its pooling names the default view.
     parts : dict of str to (start, stop)
-        Named slices of an embedding.
+        Named slices of a row, which stand side by side: a row is as long as the largest stop, or
+        ``spec.dim`` where there are none. Those of ``spec.pooling`` are ``spec.dim`` long.
     run : dict
         What to record of the run.
 
     Raises
     ------
     DigestError
-        If the array is there and was made by another encoder or of other annotations.
+        If the array is there and was made by another encoder or of other annotations, or holds
+        other parts.
     LockedError
         If another process is writing to it.
+    StoreError
+        If the parts do not stand side by side, or do not fit the specification.
     """
 
     array_name = "values"
@@ -148,14 +153,46 @@ class EmbeddingWriter(RowWriter):
 
     def __init__(self, path, dataset, spec, *, parts, run):
         check_key("model", spec.key)
+        parts = {name: tuple(ends) for name, ends in parts.items()}
+        self._stored = StoredRow(parts, spec.pooling, spec.dim)
+        if self._stored.problem is not None:
+            raise StoreError(
+                f"embeddings of {spec.key!r} cannot be stored by the parts given "
+                f"({self._stored.problem}); give parts that fit the specification"
+            )
         super().__init__(
             path, dataset, f"embeddings/{spec.key}/{dataset}", spec, run=run, parts=parts
         )
 
     def _row(self, spec):
-        return (spec.dim,), "float32" if spec.precision == "float32" else "float16"
+        return (self._stored.width,), "float32" if spec.precision == "float32" else "float16"
+
+    def _checked_provenance(self, spec):
+        provenance = super()._checked_provenance(spec)
+        there = StoredRow(provenance.parts, spec.pooling, spec.dim)
+        if there.parts != self._stored.parts:
+            raise DigestError(
+                f"{self.name!r} holds {_other_parts(there.ordered, self._stored.ordered)}give the "
+                "new one another --name"
+            )
+        return provenance
+
+    def _why_refused(self, provenance, spec):
+        held = StoredRow(provenance.parts, spec.pooling, spec.dim)
+        if provenance.spec.at(pooling=spec.pooling).digest == spec.digest and held.names_parts:
+            return (
+                f"holds the parts {listed(held.ordered)}: no extraction is needed for pooling "
+                f"{spec.pooling!r}, read it as '{spec.key}:{spec.pooling}'"
+            )
+        return super()._why_refused(provenance, spec)
 
     def _as_on_disk(self, chunk, rows):
+        shape = (len(chunk.ids), *self._array.shape[1:])
+        if np.shape(rows) != shape:
+            raise StoreError(
+                f"embeddings of {self.name!r} have the shape {np.shape(rows)}; {shape} is needed "
+                f"for these {len(chunk.ids)} annotations (parts {listed(self._stored.ordered)})"
+            )
         with np.errstate(over="ignore"):  # an overflow becomes infinity, refused below
             rows = np.asarray(rows).astype(self._array.dtype, copy=False)
         if not np.isfinite(rows).all():
@@ -167,6 +204,22 @@ class EmbeddingWriter(RowWriter):
                 "annotation with 'featstore show'"
             )
         return rows
+
+
+def _other_parts(there, asked):
+    """Say which parts are there and which were asked for, and how to get the former.
+
+    Examples
+    --------
+    >>> _other_parts({"class": (0, 2)}, {"class": (0, 2), "mean": (2, 4)})
+    'the parts class; class, mean were asked for; extract with --parts class, or '
+    >>> _other_parts({"class": (0, 2)}, {"class": (0, 3)})
+    'the parts class 0:2; class 0:3 were asked for; '
+    """
+    same_names = there.keys() == asked.keys()
+    held, wanted = (listed(parts, as_slices=same_names) for parts in (there, asked))
+    others = f"extract with --parts {'+'.join(there)}, or " if there and not same_names else ""
+    return f"the parts {held}; {wanted} were asked for; {others}"
 
 
 class PatchWriter(RowWriter):

@@ -16,7 +16,7 @@ import tifffile
 from numcodecs import Zstd
 
 import featstore
-from featstore.cutting import UNIT_BYTES
+from featstore.ahead import UNIT_BYTES
 from featstore.datasets.demo import draw_layout
 from featstore.datasets.tissue import paint
 from featstore.images import ImageFolder, open_image

@@ -61,6 +61,8 @@ def midog_store(tmp_path, write_midog, ok):
         0,
         "--dataset",
         "midog",
+        "--precision",
+        "float32",
         "--workers",
         0,
         "--quiet",

@@ -4,8 +4,9 @@ import pytest
 from click.testing import CliRunner
 
 import featstore
-from featstore.errors import StoreError
+from featstore.errors import NotInStoreError, StoreError
 from featstore_cli.exchange import COMMANDS
+from tests.test_featstore.test_store_reading import write_vit
 
 
 @pytest.fixture
@@ -42,6 +43,27 @@ def test_what_is_exported_can_be_imported_into_a_new_store(
     assert done.stdout == f"imported 'tiny/cells' into {new}: 40 embeddings of 6, float32\n"
     back = featstore.open(new).embeddings("tiny", "cells")
     assert np.array_equal(back.read(back.ids), values)
+
+
+@pytest.mark.parametrize(("model", "dim"), [("vit", 2), ("vit:mean", 2), ("vit:class+mean", 4)])
+def test_a_view_is_exported_by_its_name_and_imported_under_another(
+    call, filled_store, tmp_path, model, dim
+):
+    store, values = filled_store
+    write_vit(store.path, "cells", values)
+    out, new = tmp_path / "out", tmp_path / "new.zarr"
+    names = ("--dataset", "cells", "--model")
+    done = call("export", store.path, *names, model, "--to", out, "--layout", "npy")
+    assert done.stdout.startswith(f"exported '{model}/cells' to {out}: 40 embeddings of {dim}, ")
+    call("import", new, *names, "vit-view", "--from", out)
+    view = store.embeddings(model, "cells")
+    back = featstore.open(new).embeddings("vit-view", "cells")
+    assert back.digest == view.digest
+    assert np.array_equal(back.read(view.ids), view.read(view.ids))
+    with pytest.raises(StoreError, match="'vit:mean' is that of a view"):
+        call("import", new, *names, "vit:mean", "--from", out)
+    with pytest.raises(NotInStoreError, match="its parts are class, mean, registers"):
+        call("export", store.path, *names, "vit:cls", "--to", tmp_path / "o", "--layout", "npy")
 
 
 def test_the_terms_of_an_encoder_are_said_when_its_embeddings_leave(

@@ -12,6 +12,7 @@ import pytest
 import featstore
 from featstore.store.verify import verify
 
+VIT = ["--model", "timm:test_vit", "--random-weights", 0, "--dataset", "midog", "--quiet"]
 RUN = "from featstore_cli.main import run; run()"
 
 
@@ -65,7 +66,117 @@ def test_sigterm_ends_a_run_after_a_chunk_and_the_next_goes_on(
 
 
 def test_extract_says_where_the_time_went(region_store, ok):
-    words = ["--model", "timm:test_vit", "--random-weights", 0, "--dataset", "midog", "--quiet"]
-    said = ok("extract", region_store, *words, "--workers", 0).lines[-1]
-    assert " in the encoder, " in said
-    assert " waiting for patches, " in said
+    said = ok("extract", region_store, *VIT, "--workers", 0)
+    assert said.out.startswith("test_vit-random0/midog: 600 embeddings of 64 in ")
+    spent = next(line for line in said.err.splitlines() if line.startswith("time: "))
+    assert " in the encoder, " in spent
+    assert " waiting for patches, " in spent
+
+
+def spec_of(store, key="test_vit-random0"):
+    return featstore.open(store).embeddings(key, "midog").provenance.encoder
+
+
+def test_several_models_are_extracted_in_one_pass(region_store, ok):
+    said = ok("extract", region_store, *VIT, "--model", "timm:test_resnet", "--workers", 0)
+    assert [line.split(":")[0] for line in said.lines] == [
+        "test_vit-random0/midog",
+        "test_resnet-random0/midog",
+    ]
+    assert featstore.open(region_store).models("midog") == [
+        "test_resnet-random0",
+        "test_vit-random0",
+    ]
+
+
+def test_models_of_other_input_sizes_get_a_pass_of_their_own(region_store, ok):
+    said = ok("extract", region_store, *VIT, "--model", "timm:vit_tiny_patch16_224", "--workers", 0)
+    assert sum(line.startswith("time: ") for line in said.err.splitlines()) == 2
+    rows = {row.model: row.rows for row in featstore.open(region_store).list()}
+    assert rows == {"test_vit-random0": 600, "vit_tiny_patch16_224-random0": 600}
+
+
+def test_devices_of_one_machine_share_the_work(region_store, ok):
+    ok("extract", region_store, *VIT, "--devices", "cpu,cpu", "--workers", 0)
+    assert verify(region_store) == []
+    run = featstore.open(region_store).embeddings("test_vit-random0", "midog").provenance.run
+    assert run["device"] == "cpu, cpu"
+
+
+def test_the_best_precision_is_taken_said_recorded_and_kept_when_going_on(region_store, ok):
+    said = ok("extract", region_store, *VIT, "--workers", 0)
+    chosen = spec_of(region_store).precision
+    assert f"test_vit-random0: {chosen} (" in said.err
+    again = ok("extract", region_store, *VIT, "--workers", 0)
+    assert again.out.startswith("test_vit-random0/midog: all 600")
+    assert "cosine" not in again.err
+    ok("extract", region_store, *VIT, "--precision", "float32", "--name", "exact", "--workers", 0)
+    chunk = region_store / "embeddings" / "exact-random0" / "midog" / "values" / "c" / "0" / "0"
+    chunk.unlink()
+    ok("extract", region_store, *VIT, "--name", "exact", "--workers", 0)
+    assert spec_of(region_store, "exact-random0").precision == "float32"
+
+
+def test_an_encoder_that_bfloat16_would_change_stays_in_float32(region_store, ok):
+    said = ok("extract", region_store, "--model", "efficientnet-lite0", *VIT[4:], "--workers", 0)
+    assert spec_of(region_store, "efficientnet-lite0").precision == "float32"
+    assert "efficientnet-lite0: float32 (" in said.err
+
+
+def test_exact_means_float32_nothing_compiled_and_the_same_bytes(region_store, ok, chunks_of):
+    ok("extract", region_store, *VIT, "--exact", "--workers", 0)
+    there = featstore.open(region_store).embeddings("test_vit-random0", "midog").provenance
+    assert there.encoder.precision == "float32"
+    assert (there.run["exact"], there.run["compiled"]) == (True, False)
+    before = chunks_of(region_store, "test_vit-random0", "midog")
+    values = region_store / "embeddings" / "test_vit-random0" / "midog" / "values" / "c"
+    (values / "1" / "0").unlink()
+    ok("extract", region_store, *VIT, "--exact", "--workers", 2)
+    assert chunks_of(region_store, "test_vit-random0", "midog") == before
+
+
+def test_several_models_find_their_weights_in_one_folder(region_store, tmp_path, ok, run):
+    timm = pytest.importorskip("timm")
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    words = ["extract", region_store, "--model", "timm:test_vit", "--model", "timm:test_resnet"]
+    words += ["--dataset", "midog", "--quiet", "--workers", 0, "--weights", folder]
+    save_file(
+        timm.create_model("test_vit", num_classes=0).state_dict(), folder / "test_vit.safetensors"
+    )
+    refused = run(*words)
+    assert refused.code == 1
+    assert "holds none for 'timm:test_resnet'; it needs one file such as" in refused.err
+    network = timm.create_model("test_resnet", num_classes=0)
+    save_file(network.state_dict(), folder / "test_resnet.safetensors")
+    ok(*words)
+    assert spec_of(region_store, "test_resnet").weights_from == "file test_resnet.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "timm:test_resnet", "--name", "mine"], "--name is for one --model"),
+        (["--model", "timm:test_vit"], "the same --model was given twice"),
+        (["--weights", "w.pth"], "give either --weights FILE or --random-weights SEED"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(region_store, run, words, message):
+    refused = run("extract", region_store, *VIT, *words)
+    assert refused.code == 2
+    assert message in refused.err
+
+
+def test_weights_of_several_models_are_a_folder(region_store, run):
+    words = ["--model", "timm:test_vit", "--model", "timm:test_resnet", "--dataset", "midog"]
+    refused = run("extract", region_store, *words, "--weights", "w.pth")
+    assert refused.code == 2
+    assert "--weights is a folder that holds a file for each" in refused.err
+
+
+def test_a_gpu_that_is_not_there_is_one_line(region_store, run):
+    refused = run("extract", region_store, *VIT, "--devices", "0,99")
+    assert refused.code == 1
+    assert "device 'cuda:" in refused.err
+    assert len(refused.err.strip().splitlines()) == 1

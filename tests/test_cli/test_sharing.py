@@ -52,6 +52,15 @@ def test_copy_takes_the_models_and_datasets_that_are_named(
     assert featstore.open(target).models("cells") == ["one", "two"]
 
 
+@pytest.mark.parametrize("verb", ["copy", "pack"])
+def test_a_view_alone_is_neither_copied_nor_packed(filled_store, tmp_path, call, verb):
+    target = tmp_path / "target.zip"
+    with pytest.raises(StoreError, match=r"'tiny:mean' is a view .* the model 'tiny'") as caught:
+        call(verb, filled_store[0].path, target, "--model", "tiny:mean")
+    assert "\n" not in str(caught.value)
+    assert not target.exists()
+
+
 def test_terms_of_the_weights_are_printed_on_stderr(
     filled_store, tmp_path, call, tiny_spec, write_embeddings
 ):

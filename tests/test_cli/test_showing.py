@@ -1,7 +1,71 @@
-"""show and image: a look at what is there."""
+"""list, show and image: a look at what is there."""
+
+import json
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
+
+import featstore
+from featstore.store.writer import add_annotations
+from featstore_cli.showing import COMMANDS
+from tests.test_featstore.test_store_reading import VIT, write_vit
+
+
+@pytest.fixture
+def look():
+    """Run a verb of this module that must succeed; give what it prints."""
+
+    def run(verb, *words):
+        result = CliRunner().invoke(COMMANDS[verb], [str(word) for word in words])
+        assert result.exit_code == 0, (result.output, result.exception)
+        return result.stdout
+
+    return run
+
+
+def test_list_names_the_parts_of_each_model(filled_store, look):
+    store, values = filled_store
+    write_vit(store.path, "cells", values)
+    header, _, tiny, vit = look("list", store.path).splitlines()[-4:]
+    assert header.split()[-2:] == ["complete", "parts"]
+    assert tiny.split()[2:] == ["40", "6", "float32", "yes", "class,", "mean"]
+    assert vit.split()[2:] == ["40", "2", "float32", "yes", "class,", "mean,", "registers"]
+    rows = json.loads(look("list", store.path, "--json"))
+    assert [row["parts"] for row in rows] == [["class", "mean"], ["class", "mean", "registers"]]
+    assert look("list", store.path, "--csv").splitlines()[1:] == [
+        'tiny,cells,40,6,float32,True,"class, mean"',
+        'vit,cells,40,2,float32,True,"class, mean, registers"',
+    ]
+
+
+def test_list_leaves_parts_out_where_there_is_nothing_to_choose(tmp_path, filled_store, look):
+    store, values = filled_store
+    whole, empty = tmp_path / "whole.zarr", tmp_path / "empty.zarr"
+    for path in (whole, empty):
+        featstore.create(path)
+        add_annotations(path, store.annotations("cells"))
+    write_vit(whole, "cells", values, spec=VIT.at(dim=6), parts={"class": (0, 6)})
+    write_vit(whole, "cells", values, spec=VIT.at(key="theirs", dim=6), parts={})
+    for path in (whole, empty):
+        assert "parts" not in look("list", path)
+    rows = [row["parts"] for row in json.loads(look("list", whole, "--json"))]
+    assert rows == [[], ["class"]]
+
+
+def test_show_says_how_all_that_is_stored_was_made_or_the_view_that_is_named(filled_store, look):
+    store, values = filled_store
+    write_vit(store.path, "cells", values)
+    fields = {}
+    for model in ("vit", "vit:class", "vit:mean"):
+        rows = json.loads(look("show", store.path, "cells", "--model", model, "--json"))
+        fields[model] = {row["field"]: row["value"] for row in rows}
+    assert fields["vit"]["encoder.pooling"] == fields["vit:class"]["encoder.pooling"] == "class"
+    assert fields["vit"]["parts.registers"] == "[4, 6]"
+    assert "parts.registers" not in fields["vit:class"]
+    assert fields["vit:mean"]["encoder.pooling"] == "mean"
+    assert fields["vit:mean"]["parts.mean"] == "[0, 2]"
+    assert fields["vit:mean"]["digest"] == store.embeddings("vit:mean", "cells").digest
 
 
 def sheet_of(store, path, ok, *options):

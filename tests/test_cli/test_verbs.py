@@ -29,6 +29,7 @@ def test_list_and_show_say_what_a_store_holds(midog_store, ok):
             "dim": 64,
             "dtype": "float32",
             "complete": True,
+            "parts": ["class", "mean"],
         }
     ]
     assert "read from MIDOG.json (sha256 " in ok("show", midog_store, "midog").out
@@ -287,7 +288,8 @@ def test_a_dry_run_counts_bytes_and_files_and_writes_nothing(midog_store, ok):
     said = ok(
         "extract", midog_store, "--model", "efficientnet-lite0", "--dataset", "midog", "--dry-run"
     )
-    assert said.out == "160 embeddings of 1280 as float32: 0.8 MiB in 5 files\n"
+    expected = "160 embeddings of 1280 (average) as float32: at most 0.8 MiB in 5 files"
+    assert said.out == f"efficientnet-lite0: {expected}\n"
     assert sorted(midog_store.rglob("*")) == before
     ok("extract", midog_store, "--model", "efficientnet-lite0", "--dataset", "midog", "--quiet")
     made = [path for path in midog_store.rglob("*") if path.is_file() and path not in before]

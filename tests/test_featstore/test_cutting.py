@@ -14,6 +14,7 @@ import featstore
 from featstore.cutting import cut
 from featstore.errors import DigestError, ImageError, LockedError, NotInStoreError
 from featstore.patches import Patches, patches_of
+from featstore.store.lock import writer_lock
 from featstore.store.verify import verify
 from featstore.store.writer import PatchWriter, add_annotations, extend_annotations
 
@@ -119,7 +120,7 @@ def test_a_damaged_image_stops_the_run_by_name_and_keeps_what_was_whole(region_s
 CUT = """
 import sys, featstore, featstore.cutting
 from featstore.patches import Patches
-featstore.cutting.UNIT_BYTES = 1
+featstore.ahead.UNIT_BYTES = 1
 patches = Patches.of(featstore.open(sys.argv[1]), "midog", patch_px=160, mpp=0.25)
 print("begun", flush=True)
 featstore.cutting.cut(sys.argv[1], patches, workers=2)
@@ -153,18 +154,27 @@ def test_of_two_cuts_begun_together_one_is_told_that_the_other_is_writing(region
     patches = patches_in(region_store, patch_px=32)
     windows, said = patches.windows(), []
 
-    def begin(together):
+    def begin(together, refused):
         together.wait()
         try:
             with PatchWriter(region_store, windows, patches.cut, run={}):
-                time.sleep(0.05)
+                assert refused.wait(timeout=60)
         except LockedError as error:
             said.append(str(error))
+            refused.set()
 
     for _ in range(10):
-        together = threading.Barrier(2)
+        together, refused = threading.Barrier(2), threading.Event()
         with ThreadPoolExecutor(2) as pool:
-            for done in [pool.submit(begin, together) for _ in range(2)]:
+            for done in [pool.submit(begin, together, refused) for _ in range(2)]:
                 done.result()
     assert len(said) == 10
     assert all("is being written to by process" in line for line in said)
+
+
+def test_an_array_that_was_taken_away_before_its_lock_was_had_is_said_so(tmp_path):
+    with (
+        pytest.raises(LockedError, match="has taken it away again; start once more"),
+        writer_lock(tmp_path / "gone"),
+    ):
+        pass

@@ -73,7 +73,8 @@ def test_runs_sorted_and_reversed_lists_read_the_same_rows(filled_store):
 def test_what_a_store_holds_is_listed(filled_store):
     store, _ = filled_store
     assert store.datasets() == ["cells"]
-    assert store.list() == [featstore.EmbeddingInfo("tiny", "cells", 40, 6, "float32", True)]
+    row = featstore.EmbeddingInfo("tiny", "cells", 40, 6, "float32", True, ("class", "mean"))
+    assert store.list() == [row]
     assert store.models("cells") == ["tiny"]
 
 
@@ -312,5 +313,17 @@ def test_a_shape_that_is_not_there_is_refused_before_memory_is_taken(filled_stor
     content["shape"][place] = wide
     content["chunk_grid"]["configuration"]["chunk_shape"][place] = wide
     file.write_text(json.dumps(content))
+    if name.endswith("values"):
+        with pytest.raises(StoreError, match=r"shape \[40, 1000000000\], its parts make rows of 6"):
+            read_everything(store.path)
+        made_to_fit(file.parent.parent / "zarr.json", wide)
     with pytest.raises(StoreError, match=message):
         read_everything(store.path)
+
+
+def made_to_fit(file, wide):
+    """Change a provenance to be of rows as wide as the array now says."""
+    content = json.loads(file.read_text())
+    content["attributes"]["provenance"]["parts"] = {"class": [0, 3], "mean": [3, wide]}
+    content["attributes"]["provenance"]["encoder"]["dim"] = wide
+    file.write_text(json.dumps(content))

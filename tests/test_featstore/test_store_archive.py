@@ -25,6 +25,7 @@ from featstore.store.archive import _write_zip, check_zip, open_zip, pack
 from featstore.store.manifest import MANIFEST
 from featstore.store.transfer import copy
 from featstore.store.writer import add_annotations
+from tests.test_featstore.test_store_reading import ONE_VIEW, seen, write_vit
 
 
 @pytest.fixture
@@ -41,6 +42,19 @@ def test_reading_from_the_zip_is_reading_from_the_folder(filled_store, packed, p
     embeddings = featstore.open(packed).embeddings("tiny", "cells")
     assert np.array_equal(embeddings.ids, store.annotations("cells").ids)
     assert np.array_equal(embeddings.read(embeddings.ids[places]), values[places])
+
+
+def test_views_are_read_from_the_zip_and_packed_with_all_of_their_parts(filled_store, tmp_path):
+    store, values = filled_store
+    write_vit(store.path, "cells", values)
+    zipped = tmp_path / "vit.zip"
+    with pytest.raises(NotInStoreError, match="'vit:mean' is a view of what is stored"):
+        pack(store.path, zipped, models=["vit:mean"])
+    pack(store.path, zipped, models=["vit"])
+    for pooling in ONE_VIEW:
+        view = featstore.open(zipped).embeddings(f"vit:{pooling}", "cells")
+        assert np.array_equal(view.read(view.ids[::-1]), seen(values, pooling)[::-1])
+    assert [row.parts for row in featstore.open(zipped).list()] == [("class", "mean", "registers")]
 
 
 def test_the_zip_lists_what_the_folder_holds(filled_store, packed):

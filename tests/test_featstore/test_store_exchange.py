@@ -19,6 +19,7 @@ from featstore.store.exchange import LAYOUTS_OUT, export_embeddings, import_embe
 from featstore.store.parquet import read_parquet
 from featstore.store.writer import add_annotations
 from tests.strategies import annotation_ids
+from tests.test_featstore.test_store_reading import ONE_VIEW, VIT, seen, write_vit
 
 OUR_LAYOUTS = pytest.mark.parametrize("layout", LAYOUTS_OUT)
 
@@ -271,6 +272,86 @@ def test_an_export_of_chosen_rows_meets_a_dataset_in_another_order(
     add_annotations(other, cells.take(cells.ids[::-1]))
     back = import_embeddings(export(layout), other, dataset="cells", model="tiny")
     assert np.array_equal(back.read(cells.ids), filled_store[1])
+
+
+@OUR_LAYOUTS
+@pytest.mark.parametrize(
+    "pooling", ["class", "mean", "class+mean", "registers+class", ONE_VIEW[-1]]
+)
+def test_a_view_comes_back_exactly_with_its_digest_and_parts(
+    tmp_path, filled_store, bring_in, layout, pooling
+):
+    store, values = filled_store
+    write_vit(store.path, "cells", values)
+    view, path = store.embeddings(f"vit:{pooling}", "cells"), tmp_path / "out.parquet"
+    done = export_embeddings(store, f"vit:{pooling}", "cells", path, layout=layout)
+    assert done.shape == view.shape
+    back = bring_in(path, dataset="cells", model="new", layout=layout)
+    assert np.array_equal(back.read(view.ids), seen(values, pooling))
+    assert (back.model, back.digest) == ("new", view.digest)
+    assert back.provenance.spec == VIT.at(key="new", pooling=pooling, dim=view.shape[1])
+    assert back.parts == view.provenance.parts
+    assert list(back.parts) == pooling.split("+")
+    for name in pooling.split("+"):
+        part = back.view(name)
+        assert np.array_equal(part.read(part.ids), seen(values, name))
+        assert part.digest == store.embeddings(f"vit:{name}", "cells").digest
+
+
+@OUR_LAYOUTS
+def test_a_model_without_a_pooling_is_exported_as_it_is_shown(tmp_path, filled_store, layout):
+    store, values = filled_store
+    write_vit(store.path, "cells", values)
+    path = tmp_path / "out.parquet"
+    assert export_embeddings(store, "vit", "cells", path, layout=layout).shape == (40, 2)
+    featstore.create(tmp_path / "b")
+    back = import_embeddings(path, tmp_path / "b", dataset="cells", model="vit", layout=layout)
+    assert back.digest == VIT.digest
+    assert back.parts == {"class": (0, 2)}
+    with pytest.raises(DigestError, match="holds the parts class, mean, registers; class were ask"):
+        import_embeddings(path, store.path, dataset="cells", model="vit", layout=layout)
+
+
+def test_a_view_is_imported_under_a_name_of_its_own(export, bring_in, new_store):
+    with pytest.raises(
+        StoreError,
+        match=r"'vit:class\+mean' is that of a view; import it under .*such as 'vit-class-mean'$",
+    ):
+        bring_in(export("npy"), model="vit:class+mean")
+    assert featstore.open(new_store).datasets() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"parts": {"class": [0, 3], "mean": [4, 6]}}, "'mean' is 4 to 6, and 3 is where it must"),
+        ({"parts": {"class": [0, 3], "mean": [3, 9]}}, "default view 'class\\+mean' is 9 long"),
+        ({"parts": {"class": "03", "mean": "36"}}, "not a start and a stop"),
+        ({"parts": {"class": [0, 3], "mean": 6}}, "provenance that cannot be read"),
+        ({"parts": {"class": [-3, 3], "mean": [3, 6]}}, "'class' is -3 to 3, and 0 is where it"),
+        ({"dim": "6"}, "its encoder has dim '6'"),
+        ({"dim": 7}, "default view 'class\\+mean' is 6 long, its encoder says 7"),
+    ],
+)
+def test_a_provenance_whose_parts_make_no_sense_is_refused(
+    export, bring_in, new_store, change, message
+):
+    path = export("npy")
+    provenance = json.loads((path / "provenance.json").read_text())
+    provenance["encoder"] |= {key: value for key, value in change.items() if key == "dim"}
+    provenance |= {key: value for key, value in change.items() if key == "parts"}
+    (path / "provenance.json").write_text(json.dumps(provenance))
+    with pytest.raises(StoreError, match=message):
+        bring_in(path)
+    assert featstore.open(new_store).datasets() == []
+
+
+def test_of_files_without_a_provenance_no_pooling_is_known(tmp_path, bring_in):
+    np.save(tmp_path / "v.npy", np.ones((5, 3), np.float32))
+    back = bring_in(tmp_path / "v.npy", label="u")
+    assert (back.provenance.encoder.pooling, back.info.parts) == ("unknown", ())
+    with pytest.raises(NotInStoreError, match="'m/d' has no view 'class'; its parts are none"):
+        back.view("class")
 
 
 # What other tools write

@@ -1,6 +1,7 @@
 import collections
 import contextlib
 import http.server
+import json
 import multiprocessing
 import os
 import re
@@ -100,7 +101,7 @@ def lab(tmp_path, write_embeddings):
     home.parent.mkdir()
     featstore.create(home)
     add_annotations(home, cells)
-    spec = EncoderSpec("tiny", "none", dim=6, weights="random:0")
+    spec = EncoderSpec("tiny", "none", pooling="class+mean", dim=6, weights="random:0")
     values = np.random.default_rng(1).normal(size=(N, 6)).astype(np.float32)
     write_embeddings(home, "cells", spec, values)
     return home
@@ -159,8 +160,12 @@ def assert_reads_the_same(remote, local, names=None):
     for name, ids in id_lists(here.ids).items():
         if names is None or name in names:
             np.testing.assert_array_equal(there.read(ids), here.read(ids), err_msg=name)
-    part = there.part("mean").read(here.ids[:300], dtype=np.float64)
-    np.testing.assert_array_equal(part, here.part("mean").read(here.ids[:300], dtype=np.float64))
+    for pooling in ("mean", "mean+class"):
+        ours, theirs = (
+            store.embeddings(f"tiny:{pooling}", "cells").read(here.ids[:300], dtype=np.float64)
+            for store in (local, remote)
+        )
+        np.testing.assert_array_equal(theirs, ours, err_msg=pooling)
     ours, theirs = local.annotations("cells"), remote.annotations("cells")
     assert theirs.digest == ours.digest
     for column in ("label", "x", "slide"):
@@ -249,6 +254,27 @@ def test_each_chunk_that_holds_the_ids_is_asked_for_once_and_no_other(web, lab):
         needed = np.unique(rows // ROWS_PER_CHUNK)
         paths = {f"/lab.zarr/embeddings/tiny/cells/values/c/{k}/0": 1 for k in needed}
         assert web.chunk_requests() == paths, name
+
+
+def test_a_view_of_parts_that_lie_apart_asks_for_each_chunk_once(web, lab):
+    here = featstore.open(lab).embeddings("tiny", "cells")
+    for pooling in ("mean", "mean+class"):
+        there = featstore.open(f"{web.url}/lab.zarr").embeddings(f"tiny:{pooling}", "cells")
+        web.requests.clear()
+        rows = there.read(here.ids)
+        assert np.array_equal(rows, np.roll(here.read(here.ids), 3, axis=1)[:, : rows.shape[1]])
+        assert list(web.chunk_requests().values()) == [1] * N_CHUNKS
+
+
+def test_parts_that_make_no_sense_on_the_web_are_one_error(web, lab):
+    metadata = lab / "embeddings/tiny/cells/zarr.json"
+    content = json.loads(metadata.read_text())
+    content["attributes"]["provenance"]["parts"]["mean"] = [-3, 6]
+    metadata.write_text(json.dumps(content))
+    there = featstore.open(f"{web.url}/lab.zarr")
+    for model in ("tiny", "tiny:class"):
+        with pytest.raises(StoreError, match=r"of http.* cannot be read by its parts \(its part"):
+            there.embeddings(model, "cells").read([10_000])
 
 
 def test_a_column_of_annotations_is_asked_for_once(web):

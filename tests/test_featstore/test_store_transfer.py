@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from zarr.storage import LocalStore, WrapperStore
 
 import featstore
+from featstore.encoders.spec import EncoderSpec
 from featstore.errors import (
     DamagedChunkError,
     DigestError,
@@ -28,7 +29,7 @@ from featstore.store.lock import writer_lock
 from featstore.store.manifest import MANIFEST, check_manifest, write_manifest
 from featstore.store.seal import SEAL, parse, seal, seal_of
 from featstore.store.transfer import copy
-from featstore.store.writer import add_annotations, extend_annotations
+from featstore.store.writer import EmbeddingWriter, add_annotations, extend_annotations
 
 N, DIM = 1_100, 6  # five chunks of 256 rows, the last one not full
 
@@ -402,11 +403,72 @@ def test_after_a_merge_every_id_of_both_stores_is_read_as_it_was(store_of, ours,
 
 
 def test_embeddings_by_another_encoder_are_refused_with_what_differs(source, store_of, tiny_spec):
-    target = store_of("target", np.arange(10), spec=tiny_spec.at(pooling="mean"))
+    target = store_of("target", np.arange(10), spec=tiny_spec.at(pooling="mean+class"))
     before = contents(target.path)
-    with pytest.raises(DigestError, match=r"another encoder .*\(pooling: mean, class\)"):
+    with pytest.raises(
+        DigestError, match=r"another encoder .*\(pooling: mean\+class, class\+mean\)"
+    ):
         copy(source, target.path)
     assert contents(target.path) == before
+
+
+VIT = EncoderSpec("vit", "none", pooling="class", dim=2, weights="random:7")
+VIT_PARTS = {"class": (0, 2), "mean": (2, 6)}
+
+
+def write_vit(path, parts=VIT_PARTS):
+    with EmbeddingWriter(path, "large", VIT, parts=parts, run={}) as writer:
+        for chunk in writer.pending():
+            width = max(stop for _, stop in parts.values())
+            writer.write(chunk, values_of(chunk.ids)[:, :width])
+
+
+def test_embeddings_are_copied_and_merged_with_all_of_their_parts(store_of, tmp_path):
+    source = store_of("source", np.arange(600), embedded=False)
+    write_vit(source.path)
+    targets = tmp_path / "new", store_of("other", np.arange(600)[::-1], embedded=False).path
+    for target in targets:
+        copy(source, target)
+        there = featstore.open(target)
+        assert there.embeddings("vit", "large").stored_provenance.parts == VIT_PARTS
+        assert there.list()[0].parts == ("class", "mean")
+        mean = there.embeddings("vit:mean", "large")
+        assert np.array_equal(mean.read(np.arange(600)), values_of(np.arange(600))[:, 2:])
+
+
+def test_a_view_alone_is_not_copied(source, tmp_path):
+    for name in ("tiny:mean", "tiny:class+mean"):
+        with pytest.raises(
+            NotInStoreError,
+            match=r"is a view of what is stored, .* give the model 'tiny', or 'featstore export'",
+        ):
+            copy(source, tmp_path / "target", models=[name])
+    assert not (tmp_path / "target").exists()
+
+
+def test_embeddings_that_hold_other_parts_are_refused_with_both(store_of):
+    target, source = (store_of(n, np.arange(300), embedded=False) for n in ("target", "source"))
+    write_vit(target.path, {"class": (0, 2)})
+    write_vit(source.path)
+    before = contents(target.path)
+    with pytest.raises(
+        DigestError,
+        match=r"holds the parts class 0:2 in .* and class 0:2, mean 2:6 in the store to copy; "
+        "nothing was changed",
+    ):
+        copy(source, target.path)
+    assert contents(target.path) == before
+
+
+def test_parts_that_make_no_sense_are_not_copied(source, tmp_path):
+    metadata = source.path / "embeddings/tiny/large/zarr.json"
+    document = parse(metadata.read_bytes())
+    document["attributes"]["provenance"]["parts"]["mean"] = [-3, 6]
+    metadata.write_text(json.dumps(document))
+    seal(metadata.parent)
+    with pytest.raises(StoreError, match=r"cannot be read by its parts \(its part 'mean' is -3"):
+        copy(source, tmp_path / "target")
+    assert not (tmp_path / "target").exists()
 
 
 def test_embeddings_of_another_run_are_kept_and_said_so(source, store_of, tmp_path):

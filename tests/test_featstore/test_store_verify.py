@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import featstore
+from featstore.encoders.spec import EncoderSpec
 from featstore.errors import NotInStoreError, StoreError
 from featstore.store.examination import Examination
 from featstore.store.lock import writer_lock
@@ -398,7 +399,16 @@ FORGED = [
         lambda d: provenance_of(d).update(dataset_digest="sha256:" + 64 * "0"),
     ),
     ("M16", "embeddings/tiny/large", lambda d: provenance_of(d).update(dataset="other")),
-    ("M18", "embeddings/tiny/large", lambda d: provenance_of(d)["parts"].update(all=[0, 7])),
+    ("M18", "embeddings/tiny/large", lambda d: provenance_of(d)["parts"].update(more=[5, 7])),
+    ("M18", "embeddings/tiny/large", lambda d: provenance_of(d)["parts"].update(more=[7, 8])),
+    ("M18", "embeddings/tiny/large", lambda d: provenance_of(d)["parts"].update(mean=[6, 3])),
+    ("M18", "embeddings/tiny/large", lambda d: provenance_of(d)["parts"].update(mean=[3.0, 6])),
+    ("M18", "embeddings/tiny/large", lambda d: provenance_of(d)["parts"].pop("class")),
+    ("M18", "embeddings/tiny/large", lambda d: provenance_of(d)["encoder"].update(dim=3)),
+    ("M18", VALUES, lambda d: d.update(shape=[600, 9])),
+    ("M5", "embeddings/tiny/large", lambda d: provenance_of(d)["parts"].update(mean=[-3, 6])),
+    ("M5", "embeddings/tiny/large", lambda d: provenance_of(d)["parts"].update(mean="36")),
+    ("M5", "embeddings/tiny/large", lambda d: provenance_of(d)["parts"].update({"a+b": [6, 7]})),
     ("M5", "embeddings/tiny/large", lambda d: provenance_of(d).update(created="yesterday")),
     ("M15", "annotations/large", lambda d: d["attributes"].update(digest="sha256:" + 64 * "0")),
     ("M15", "annotations/large/label", lambda d: d["attributes"]["categories"].reverse()),
@@ -417,6 +427,23 @@ FORGED = [
     ("M18", VALUES, lambda d: d["chunk_grid"]["configuration"].update(chunk_shape=[256, 3])),
     ("M8", VALUES, lambda d: d["chunk_grid"]["configuration"].update(chunk_shape=[2**70, 6])),
 ]
+
+
+def test_parts_of_which_some_are_shown_are_as_the_format_wants(large, large_values):
+    """Of new stores; of old ones, which hold the shown part alone; and where none are known."""
+    parts = {"class": (0, 2), "mean": (2, 4), "registers": (4, 6)}
+    for key, dim, stored in (("vit", 2, parts), ("old", 6, {"class": (0, 6)}), ("theirs", 6, {})):
+        spec = EncoderSpec(key, "none", pooling="class", dim=dim, weights="random:7")
+        with EmbeddingWriter(large, "large", spec, parts=stored, run={}) as writer:
+            for chunk in writer.pending():
+                writer.write(chunk, large_values[writer.annotations.positions(chunk.ids)])
+    assert verify(large) == []
+    group = large / "embeddings/vit/large"
+    changed(group, lambda d: provenance_of(d)["encoder"].update(dim=6))
+    assert "its default view 'class' is 2 long, its encoder says 6" in str(verify(large)[0])
+    changed(group, lambda d: provenance_of(d)["encoder"].update(dim=2))
+    changed(group, lambda d: provenance_of(d)["parts"].pop("registers"))
+    assert "has 6 to a row, its provenance makes 4" in str(verify(large)[0])
 
 
 @pytest.mark.parametrize(("rule", "place", "change"), FORGED)
@@ -591,6 +618,7 @@ def test_a_group_made_here_is_sealed_and_one_that_is_there_is_left(tmp_path):
 
 
 def test_a_writer_goes_on_in_a_sealed_store(large, tiny_spec):
-    with EmbeddingWriter(large, "large", tiny_spec, parts={}, run={}) as writer:
+    parts = {"class": (0, 3), "mean": (3, 6)}
+    with EmbeddingWriter(large, "large", tiny_spec, parts=parts, run={}) as writer:
         assert writer.pending() == []
     assert verify(large) == []

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ import pytest
 import zarr
 
 import featstore
+from featstore.encoders.spec import EncoderSpec
 from featstore.errors import (
     AnnotationError,
     DamagedChunkError,
@@ -29,6 +31,7 @@ from featstore.store.lock import writer_lock
 from featstore.store.writer import EmbeddingWriter, add_annotations, extend_annotations
 
 N, DIM = 2_000, 6
+PARTS = {"class": (0, 3), "mean": (3, 6)}  # as write_embeddings has them
 
 
 def table(n, name="large"):
@@ -86,7 +89,7 @@ def test_a_grown_dataset_is_topped_up_with_what_is_missing_only(
     assert np.array_equal(embeddings.read(np.arange(1_100)), values(1_100))
     with pytest.raises(NotInStoreError, match="1 of 2 embeddings asked for"):
         embeddings.read([1_099, 1_100])
-    with EmbeddingWriter(path, "large", tiny_spec, parts={}, run={}) as writer:
+    with EmbeddingWriter(path, "large", tiny_spec, parts=PARTS, run={}) as writer:
         asked = [chunk.ids for chunk in writer.pending()]
         assert np.concatenate(asked).tolist() == list(range(1_100, N))
     write_embeddings(path, "large", tiny_spec, values(N))
@@ -142,6 +145,109 @@ def test_a_crash_while_a_table_is_swapped_is_mended(store_of):
     assert sorted(entry.name for entry in folder.iterdir()) == ["large", "zarr.json"]
 
 
+VIT = EncoderSpec("vit", "none", pooling="class", dim=2, weights="random:7")
+VIT_PARTS = {"class": (0, 2), "mean": (2, 6)}
+
+
+def write_vit(path, spec=VIT, parts=VIT_PARTS):
+    with EmbeddingWriter(path, "large", spec, parts=parts, run={}) as writer:
+        for chunk in writer.pending():
+            width = max((stop for _, stop in parts.values()), default=spec.dim)
+            writer.write(chunk, values(N)[chunk.ids, :width])
+
+
+def test_a_row_is_as_long_as_its_parts_or_as_the_encoder_says_where_there_are_none(store_of):
+    path = store_of("s")
+    write_vit(path)
+    write_vit(path, VIT.at(key="plain", dim=4), {})
+    embeddings = zarr.open_group(path, mode="r")["embeddings"]
+    widths = {model: embeddings[f"{model}/large/values"].shape for model in ("vit", "plain")}
+    assert widths == {"vit": (N, 6), "plain": (N, 4)}
+
+
+def test_parts_stand_in_the_order_of_their_columns_whatever_the_order_given(store_of):
+    path = store_of("s")
+    write_vit(path, parts={"mean": (2, 6), "class": [0, 2]})
+    assert featstore.open(path).list()[0].parts == ("class", "mean")
+    write_vit(path)
+
+
+def test_other_parts_than_those_that_are_there_are_refused_with_both(store_of):
+    path = store_of("s")
+    write_vit(path, parts={"class": (0, 2)})
+    with pytest.raises(
+        DigestError,
+        match=r"^'embeddings/vit/large' holds the parts class; class, mean were asked for; extract "
+        "with --parts class, or give the new one another --name$",
+    ):
+        write_vit(path)
+    both, none = VIT.at(key="both"), VIT.at(key="none")
+    write_vit(path, both)
+    with pytest.raises(DigestError, match=r"holds the parts class, mean; .* --parts class\+mean"):
+        write_vit(path, both, {"class": (0, 2)})
+    with pytest.raises(DigestError, match="mean 2:6; class 0:2, mean 2:5 were asked for; give"):
+        write_vit(path, both, {"class": (0, 2), "mean": (2, 5)})
+    write_vit(path, none, {})
+    with pytest.raises(DigestError, match="holds the parts none; class were asked for; give the"):
+        write_vit(path, none, {"class": (0, 2)})
+
+
+def test_another_pooling_whose_parts_are_there_needs_no_extraction(store_of):
+    path = store_of("s")
+    write_vit(path)
+    for pooling, dim in (("mean", 4), ("mean+class", 6)):
+        with pytest.raises(
+            DigestError,
+            match="^'embeddings/vit/large' holds the parts class, mean: no extraction is needed "
+            rf"for pooling '{re.escape(pooling)}', read it as 'vit:{re.escape(pooling)}'$",
+        ):
+            write_vit(path, VIT.at(pooling=pooling, dim=dim))
+    other = r"made by another encoder than is asked for \(pooling: class, "
+    with pytest.raises(DigestError, match=other + r"registers\)"):
+        write_vit(path, VIT.at(pooling="registers"), {**VIT_PARTS, "registers": (6, 8)})
+    with pytest.raises(DigestError, match=other + r"mean; mpp: 0.25, 0.5\)"):
+        write_vit(path, VIT.at(pooling="mean", dim=4, mpp=0.5))
+
+
+@pytest.mark.parametrize(
+    ("spec", "parts", "problem"),
+    [
+        (VIT, {"class": (0, 2), "mean": (3, 6)}, "'mean' is 3 to 6, and 2 is where it must start"),
+        (VIT, {"class": (0, 2), "mean": (1, 6)}, "'mean' is 1 to 6, and 2 is where it must start"),
+        (VIT.at(dim=6), VIT_PARTS, "its default view 'class' is 2 long, its encoder says 6"),
+        (VIT.at(pooling="average"), VIT_PARTS, "its default view 'average' is 6 long, its encoder"),
+        (VIT, {"Class": (0, 2)}, "its part 'Class' has a name that is not allowed"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_before_anything_is_made(store_of, spec, parts, problem):
+    path = store_of("s")
+    with pytest.raises(StoreError, match=f"'vit' cannot be stored by the parts given .*{problem}"):
+        write_vit(path, spec, parts)
+    assert featstore.open(path).list() == []
+
+
+def test_rows_without_all_of_their_parts_are_refused(store_of):
+    path = store_of("s")
+    with EmbeddingWriter(path, "large", VIT, parts=VIT_PARTS, run={}) as writer:
+        first = writer.pending()[0]
+        for rows in (values(256)[:, :2], values(255), values(256)[0]):
+            with pytest.raises(StoreError, match=r"\(256, 6\) is needed .* \(parts class, mean\)"):
+                writer.write(first, rows)
+        writer.write(first, values(256))
+
+
+def test_parts_are_topped_up_as_whole_rows(store_of):
+    path = store_of("grown", 1_100)
+    with EmbeddingWriter(path, "large", VIT, parts=VIT_PARTS, run={}) as writer:
+        for chunk in writer.pending():
+            writer.write(chunk, values(N)[chunk.ids])
+    extend_annotations(path, table(N))
+    write_vit(path)
+    for model, columns in (("vit", slice(0, 2)), ("vit:mean", slice(2, 6))):
+        embeddings = featstore.open(path).embeddings(model, "large")
+        assert np.array_equal(embeddings.read(np.arange(N)), values(N)[:, columns])
+
+
 def test_embeddings_of_other_annotations_are_not_added_to(store_of, tiny_spec, write_embeddings):
     path = store_of("s")
     write_embeddings(path, "large", tiny_spec, values(N))
@@ -149,7 +255,7 @@ def test_embeddings_of_other_annotations_are_not_added_to(store_of, tiny_spec, w
     other = table(N)
     add_annotations(path, featstore.AnnotationTable("large", other.ids + 1, other.labels))
     with pytest.raises(DigestError, match="the first 2000 annotations of 'large' are not those"):
-        EmbeddingWriter(path, "large", tiny_spec, parts={}, run={})
+        EmbeddingWriter(path, "large", tiny_spec, parts=PARTS, run={})
 
 
 WRITER = """
@@ -158,9 +264,10 @@ import numpy as np
 from featstore.encoders.spec import EncoderSpec
 from featstore.store.writer import EmbeddingWriter
 rows = np.load(sys.argv[2])
-spec = EncoderSpec("tiny", "none", dim=rows.shape[1], weights="random:0")
+spec = EncoderSpec("tiny", "none", pooling="class+mean", dim=6, weights="random:0")
+parts = {"class": (0, 3), "mean": (3, 6)}
 print("ready", flush=True)
-with EmbeddingWriter(sys.argv[1], "large", spec, parts={}, run={}) as writer:
+with EmbeddingWriter(sys.argv[1], "large", spec, parts=parts, run={}) as writer:
     for chunk in writer.pending():
         writer.write(chunk, rows[writer.annotations.positions(chunk.ids)])
 """

@@ -1,0 +1,140 @@
+"""Checkpoints, which come from anywhere: tensors by name, read without running code.
+
+Safetensors, or torch files with ``weights_only=True``. The names of original releases are brought
+into those of timm, and what then does not fit the network to the last tensor is refused.
+"""
+
+import hashlib
+import re
+
+from featstore.errors import EncoderError, require
+
+torch = require("torch", extra="extract", purpose="building encoders")
+timm = require("timm", extra="extract", purpose="building encoders")
+
+__all__ = ["load_weights", "read_checkpoint", "renamed"]
+
+
+def read_checkpoint(path):
+    """Read a checkpoint.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Safetensors by its ending, else what ``torch.save`` wrote.
+
+    Returns
+    -------
+    tensors : dict of str to torch.Tensor
+        On the CPU.
+    digest : str
+        SHA-256 of the file.
+
+    Raises
+    ------
+    EncoderError
+        If it is missing, damaged, or holds anything beside tensors.
+    """
+    try:
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return _tensors_in(path), digest
+    except OSError as error:
+        raise EncoderError(f"cannot read the weights {path}: {error.strerror}") from error
+    except EncoderError:
+        raise
+    except Exception as error:  # torch and safetensors raise many kinds for damaged files
+        reason = str(error).splitlines()[0]
+        raise EncoderError(f"{path} is not a checkpoint of tensors only: {reason}") from error
+
+
+def _tensors_in(path):
+    if path.suffix == ".safetensors":
+        import safetensors.torch
+
+        return safetensors.torch.load_file(path)
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    for wrapper in ("state_dict", "model"):
+        loaded = loaded.get(wrapper, loaded) if isinstance(loaded, dict) else loaded
+    if not isinstance(loaded, dict) or not all(map(torch.is_tensor, loaded.values())):
+        raise EncoderError(f"{path} holds no state dict; give a file of named tensors")
+    return loaded
+
+
+def renamed(tensors, spec):
+    """Return tensors under timm's names where they have those of an original release."""
+    if spec.key == "efficientnet-lite0":
+        return _renamed_by_order(tensors, spec)
+    if any(".attention.attention.query." in name for name in tensors):
+        return _renamed_from_transformers(tensors)
+    return tensors
+
+
+# A ViT of the library transformers, as Phikon is released, and of timm.
+TRANSFORMERS_VIT = (
+    (r"^vit\.", ""),
+    (r"^embeddings\.cls_token$", "cls_token"),
+    (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^encoder\.layer\.", "blocks."),
+    (r"\.attention\.output\.dense\.", ".attn.proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"^layernorm\.", "norm."),
+)
+
+
+def _renamed_from_transformers(tensors):
+    """Rename, and put query, key and value, which timm keeps as one, above each other."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        if name.removeprefix("vit.").startswith("pooler."):
+            continue  # a layer behind the class token that no linear probe uses
+        for pattern, replacement in TRANSFORMERS_VIT:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = tensor
+    for name in [name for name in renamed if ".attention.attention.query." in name]:
+        parts = [renamed.pop(name.replace("query", part)) for part in ("query", "key", "value")]
+        renamed[name.replace("attention.attention.query", "attn.qkv")] = torch.cat(parts)
+    return renamed
+
+
+def _renamed_by_order(tensors, spec):
+    """Give tensors the names of timm's model, which stand in the same order."""
+    with torch.device("meta"):
+        whole = timm.create_model(spec.architecture, pretrained=False, **spec.build).state_dict()
+    shapes = [tuple(tensor.shape) for tensor in tensors.values()]
+    if shapes != [tuple(tensor.shape) for tensor in whole.values()]:
+        raise EncoderError(
+            f"the {len(shapes)} tensors of {spec.key!r} are not those of {spec.architecture}"
+        )
+    return dict(zip(whole, tensors.values(), strict=True))
+
+
+def load_weights(network, tensors, path):
+    """Load all weights of a network; only a classifier may be left over.
+
+    Raises
+    ------
+    EncoderError
+        Naming tensors that are missing, left over or of another shape.
+    """
+    heads = network.pretrained_cfg.get("classifier") or ()
+    heads = (heads,) if isinstance(heads, str) else tuple(heads)
+    kept = {k: v for k, v in tensors.items() if not k.startswith(tuple(f"{h}." for h in heads))}
+    wanted = network.state_dict()
+    missing, unexpected = sorted(wanted.keys() - kept.keys()), sorted(kept.keys() - wanted.keys())
+    misshapen = sorted(k for k in wanted.keys() & kept.keys() if wanted[k].shape != kept[k].shape)
+    if missing or unexpected or misshapen:
+        raise EncoderError(
+            f"{path} does not fit {type(network).__name__}: {len(missing)} tensors are missing "
+            f"({_some(missing)}), {len(unexpected)} unexpected ({_some(unexpected)}), "
+            f"{len(misshapen)} of another shape ({_some(misshapen)})"
+        )
+    network.load_state_dict(kept)
+
+
+def _some(names):
+    return ", ".join(names[:3]) or "none"

@@ -1,0 +1,1 @@
+"""What runs between patches and a store: loading, the forward pass, devices, writing."""
