@@ -23,6 +23,8 @@ from featstore_cli.options import (
 # As a shell reports a process that a signal ended: 128 and the signal's number.
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
+ENDINGS = (".safetensors", ".bin", ".pth", ".pt")  # of checkpoints
+
 # Shares of the time above which a user is told what would help.
 LONG_WAIT, LONG_STALL = 0.2, 0.1
 
@@ -141,11 +143,15 @@ def _devices(device, devices):
     from featstore.errors import require
 
     torch = require("torch", extra="extract", purpose="extraction")
+    from featstore.encoders.build import checked_device
+
     if devices is None:
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
-        return [automatic if device == "auto" else device]
-    names = [name.strip() for name in devices.split(",")]
-    return [f"cuda:{name}" if name.isdecimal() else name for name in names]
+        names = [automatic if device == "auto" else device]
+    else:
+        names = [name.strip() for name in devices.split(",")]
+        names = [f"cuda:{name}" if name.isdecimal() else name for name in names]
+    return [str(checked_device(name)) for name in names]
 
 
 def _built(model, building):
@@ -159,9 +165,10 @@ def _built(model, building):
 
 def _file_of(model, folder):
     """Find the file of a model in a folder of checkpoints."""
-    found = sorted(folder.glob(f"{model.removeprefix('timm:')}.*"))
+    name = model.removeprefix("timm:")
+    found = [file for file in folder.iterdir() if file.stem == name and file.suffix in ENDINGS]
     if len(found) != 1:
-        names = ", ".join(file.name for file in found) or "none"
+        names = ", ".join(sorted(file.name for file in found)) or "none"
         raise click.ClickException(
             f"{folder} holds {names} for {model!r}; it needs one file such as {model}.safetensors"
         )
@@ -170,6 +177,7 @@ def _file_of(model, folder):
 
 def _with_precision(encoder, model, opened, dataset, precision, exactly):
     """Return the encoder in the precision asked for, or the best one, saying which and why."""
+    from featstore.encoders.encoder import refused_in_one_line
     from featstore.encoders.precision import best_precision, recommended_precision
 
     if exactly:
@@ -179,17 +187,22 @@ def _with_precision(encoder, model, opened, dataset, precision, exactly):
     begun = _begun_precision(opened, dataset, encoder)
     if begun is not None:
         return encoder.at(begun)
-    choice = best_precision(encoder, recommended=recommended_precision(model))
+    recommended = recommended_precision(model)
+    with refused_in_one_line(encoder, encoder.device, recommended):
+        choice = best_precision(encoder, recommended=recommended)
     click.echo(f"{encoder.spec.key}: {choice.precision} ({choice.reason})", err=True)
     return encoder.at(choice.precision)
 
 
 def _begun_precision(opened, dataset, encoder):
     """Precision of the embeddings of that name that are there."""
+    from featstore.encoders.encoder import PRECISIONS
+
     key = encoder.spec.key
     if (key, dataset) not in {(row.model, row.dataset) for row in opened.list()}:
         return None
-    return opened.embeddings(key, dataset).provenance.spec.precision
+    there = opened.embeddings(key, dataset).provenance.spec.precision
+    return there if there in PRECISIONS else None
 
 
 def _of_the_same_input(encoders):
@@ -203,6 +216,7 @@ def _of_the_same_input(encoders):
 def _extract_together(store, dataset, encoders, images, settings):
     """Extract with encoders that share their patches, and say what was done."""
     import featstore
+    from featstore.errors import EncoderError
     from featstore.extract import extract_many
     from featstore.patches import patches_of
 
@@ -217,10 +231,10 @@ def _extract_together(store, dataset, encoders, images, settings):
         except KeyboardInterrupt:
             _say_interrupted(store, models, dataset)
             raise SystemExit(INTERRUPTED) from None
-        except RuntimeError:
+        except EncoderError:
             if not told():
                 raise
-            done = []  # the workers were told too, and ended at once
+            done = []  # processes that read patches were told too, and ended at once
     if not done or not all(of_one.complete for of_one in done):
         _say_interrupted(store, models, dataset)
         raise SystemExit(TERMINATED)
@@ -246,8 +260,11 @@ def _log(path, done):
     if path is None:
         return
     line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **done.to_json()}
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:  # a log is not worth a job of hours
+        click.echo(f"cannot write the log {path}: {error.strerror}; going on", err=True)
 
 
 def _say_budget(opened, model, dataset, precision, build_options):

@@ -78,12 +78,12 @@ def _precision(model, encoder, device, asked):
     """Precision of the forward pass, and why."""
     import copy
 
+    from featstore.encoders.encoder import refused_in_one_line
     from featstore.encoders.precision import (
         PrecisionChoice,
         best_precision,
         recommended_precision,
     )
-    from featstore.selfcheck import refused_in_one_line
 
     if asked != "auto":
         return PrecisionChoice(asked, "asked for")

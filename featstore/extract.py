@@ -15,7 +15,7 @@ from featstore.errors import EncoderError, require
 from featstore.pipeline.clock import Spent
 from featstore.pipeline.compiling import choose_compiling
 from featstore.pipeline.devices import embedded_on
-from featstore.pipeline.forward import Forward
+from featstore.pipeline.forward import Forward, arithmetic, forwards_for
 from featstore.pipeline.lanes import embedded_chunks
 from featstore.pipeline.plan import Lane
 from featstore.pipeline.writing import WriterThread
@@ -29,8 +29,6 @@ tqdm = require("tqdm", extra="extract", purpose="extraction").tqdm
 __all__ = ["Extraction", "extract", "extract_many"]
 
 MOST_WORKERS = 8  # by default; more rarely help one device
-# Without it, cuBLAS may add in another order from run to run.
-DETERMINISTIC_CUBLAS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
 
 @dataclass(frozen=True)
@@ -170,22 +168,21 @@ def extract_many(
     """
     for encoder in encoders:
         _check_fit(patches, encoder)
-    run = _Run(path, dataset, encoders, batch_size, devices, compiling, exact)
-    with _arithmetic(exact), contextlib.ExitStack() as stack:
+    with arithmetic(exact=exact), contextlib.ExitStack() as stack:
+        run = _Run(path, dataset, encoders, batch_size, devices, compiling, exact)
         run.open(stack)
         for place in range(len(encoders)):
             if on_start is not None:
                 on_start(run.so_far(place))
         bar = tqdm(total=run.n_rows, initial=run.n_before, unit="patch", disable=not progress)
         with bar, WriterThread(run.spent) as writing:
-            chunks = run.embedded(patches, _n_workers(workers, patches), bar.update, should_stop)
+            stopping = should_stop or (lambda: False)
+            chunks = run.embedded(patches, _n_workers(workers, patches), bar.update, stopping)
             with contextlib.closing(chunks):
                 for chunk in chunks:
                     run.write(writing, chunk)
                     if on_chunk is not None:
                         on_chunk(run.so_far(chunk.place))
-                    if should_stop is not None and should_stop():
-                        break
         return [run.so_far(place) for place in range(len(encoders))]
 
 
@@ -202,22 +199,6 @@ def _n_workers(workers, patches):
     if workers is not None:
         return workers
     return 0 if isinstance(patches, CachedPatches) else min(os.cpu_count() or 1, MOST_WORKERS)
-
-
-@contextlib.contextmanager
-def _arithmetic(exact):
-    """Have torch compute in the same order every time, where that is asked for."""
-    if not exact:
-        yield
-        return
-    before = torch.are_deterministic_algorithms_enabled()
-    for name, value in DETERMINISTIC_CUBLAS.items():
-        os.environ.setdefault(name, value)
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
 
 
 class _Run:
@@ -295,7 +276,7 @@ class _Run:
         writing.write(self._writers[chunk.place], pending, chunk.values)
         self._rows_new[chunk.place] += len(pending.ids)
 
-    def embedded(self, patches, workers, on_rows, should_stop):
+    def embedded(self, patches, workers, on_rows, stopping):
         """Yield the chunks of all encoders that are missing, as they are done."""
         table = self._writers[0].annotations
         lanes = [
@@ -304,32 +285,19 @@ class _Run:
             if chunks
         ]
         if lanes:
-            yield from self._embedded(lanes, table.ids, patches, workers, on_rows, should_stop)
+            yield from self._embedded(lanes, table.ids, patches, workers, on_rows, stopping)
 
-    def _embedded(self, lanes, ids, patches, workers, on_rows, should_stop):
+    def _embedded(self, lanes, ids, patches, workers, on_rows, stopping):
         """Embed on one device here, or on several in processes of their own."""
         arguments = (lanes, patches, ids)
-        counted = {"spent": self.spent, "on_rows": on_rows}
-        counted |= {"batch_size": self._batch_size, "workers": workers}
-        if len(self._devices) == 1:
-            return embedded_chunks(self._forwards(), *arguments, **counted)
-        return embedded_on(
-            self._devices,
-            [encoder.cpu() for encoder in self._encoders],
-            *arguments,
-            **counted,
-            compiled=[choice.compiled for choice in self._choices],
-            exact=self._exact,
-            stopping=should_stop or (lambda: False),
-        )
-
-    def _forwards(self):
-        return [
-            Forward(
-                encoder, batch_size=self._batch_size, compiled=choice.compiled, exact=self._exact
-            )
-            for encoder, choice in zip(self._encoders, self._choices, strict=True)
-        ]
+        run = {"spent": self.spent, "on_rows": on_rows, "stopping": stopping}
+        run |= {"batch_size": self._batch_size, "workers": workers}
+        passes = {"compiled": [choice.compiled for choice in self._choices], "exact": self._exact}
+        if len(self._devices) > 1:
+            encoders = [encoder.cpu() for encoder in self._encoders]
+            return embedded_on(self._devices, encoders, *arguments, **run, **passes)
+        forwards = forwards_for(self._encoders, lanes, batch_size=self._batch_size, **passes)
+        return embedded_chunks(forwards, *arguments, **run)
 
 
 def _rows_missing(path, model, dataset):

@@ -4,12 +4,12 @@ What is tried is what an extraction runs: the prepared encoder, batch by batch. 
 in, no store is needed and none is touched.
 """
 
-import contextlib
 import hashlib
 import math
 from dataclasses import dataclass
 
 from featstore.encoders.build import checked_device
+from featstore.encoders.encoder import refused_in_one_line
 from featstore.encoders.golden import golden_patches
 from featstore.encoders.precision import LEAST_COSINE, cosines
 from featstore.encoders.prepared import prepared
@@ -18,7 +18,7 @@ from featstore.pipeline.forward import Forward
 
 torch = require("torch", extra="extract", purpose="the self-check")
 
-__all__ = ["LEAST_COSINES", "Comparison", "Selfcheck", "refused_in_one_line", "selfcheck"]
+__all__ = ["LEAST_COSINES", "Comparison", "Selfcheck", "selfcheck"]
 
 # float32 summed in another order leaves a cosine within 1e-9 of 1. With inputs of convolutions cut
 # to the 10 bits of TF32, EfficientNet-Lite0 has 0.99997 on golden patches (emulated on a CPU), and
@@ -170,19 +170,6 @@ def selfcheck(encoder, *, device, precision, batch_size=N_PATCHES, compiled=Fals
     )
     digest = hashlib.sha256(patches[:N_PATCHES].tobytes()).hexdigest()
     return Selfcheck(str(chosen), precision, compiled, batch_size, digest, comparisons)
-
-
-@contextlib.contextmanager
-def refused_in_one_line(encoder, device, precision):
-    """Turn what torch raises for kernels that fail, or are not there, into one line."""
-    try:
-        yield
-    except RuntimeError as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise EncoderError(
-            f"{device} cannot run {encoder.spec.key!r} in {precision}: {reason}; "
-            "use another --precision or --device"
-        ) from error
 
 
 def _check(encoder, precision):

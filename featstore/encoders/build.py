@@ -10,7 +10,7 @@ from pathlib import Path
 from featstore.encoders import registry
 from featstore.encoders.checkpoint import load_weights, read_checkpoint, renamed
 from featstore.encoders.download import fetch_weights
-from featstore.encoders.encoder import PRECISIONS, Encoder
+from featstore.encoders.encoder import LONGEST_REASON, PRECISIONS, Encoder
 from featstore.encoders.pooling import default_pooling
 from featstore.encoders.spec import EncoderSpec
 from featstore.encoders.weights import find_weights
@@ -207,7 +207,7 @@ def checked_device(device):
         chosen = torch.device(device)
         torch.empty(0, device="cpu" if chosen.type == "cuda" else chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].partition(". ")[0][:LONGEST_REASON]
         raise EncoderError(
             f"device {device!r} cannot be used ({reason}); use cpu or cuda"
         ) from error

@@ -44,7 +44,7 @@ def read_checkpoint(path):
     except EncoderError:
         raise
     except Exception as error:  # torch and safetensors raise many kinds for damaged files
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise EncoderError(f"{path} is not a checkpoint of tensors only: {reason}") from error
 
 
@@ -56,9 +56,24 @@ def _tensors_in(path):
     loaded = torch.load(path, map_location="cpu", weights_only=True)
     for wrapper in ("state_dict", "model"):
         loaded = loaded.get(wrapper, loaded) if isinstance(loaded, dict) else loaded
-    if not isinstance(loaded, dict) or not all(map(torch.is_tensor, loaded.values())):
+    named = isinstance(loaded, dict) and all(isinstance(name, str) for name in loaded)
+    if not named or not all(map(torch.is_tensor, loaded.values())):
         raise EncoderError(f"{path} holds no state dict; give a file of named tensors")
+    for name, tensor in loaded.items():
+        _check_plain(name, tensor, path)
     return loaded
+
+
+def _check_plain(name, tensor, path):
+    """Refuse a tensor that is not numbers in memory, one by one."""
+    plain = tensor.layout == torch.strided and not (tensor.is_nested or tensor.is_quantized)
+    plain = plain and tensor.device.type == "cpu" and not tensor.is_complex()
+    if plain and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes():
+        return
+    raise EncoderError(
+        f"{name!r} in {path} is no plain tensor of real numbers ({tensor.dtype}, {tensor.layout}); "
+        "save the state dict as torch.save or safetensors do by default"
+    )
 
 
 def renamed(tensors, spec):
@@ -96,7 +111,10 @@ def _renamed_from_transformers(tensors):
             name = re.sub(pattern, replacement, name)
         renamed[name] = tensor
     for name in [name for name in renamed if ".attention.attention.query." in name]:
-        parts = [renamed.pop(name.replace("query", part)) for part in ("query", "key", "value")]
+        names = [name.replace("query", part) for part in ("query", "key", "value")]
+        parts = [renamed.pop(each) for each in names if each in renamed]
+        if len({part.shape[1:] for part in parts}) > 1:
+            raise EncoderError(f"{name!r} and its key and value have different shapes")
         renamed[name.replace("attention.attention.query", "attn.qkv")] = torch.cat(parts)
     return renamed
 
@@ -133,7 +151,11 @@ def load_weights(network, tensors, path):
             f"({_some(missing)}), {len(unexpected)} unexpected ({_some(unexpected)}), "
             f"{len(misshapen)} of another shape ({_some(misshapen)})"
         )
-    network.load_state_dict(kept)
+    try:
+        network.load_state_dict(kept)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise EncoderError(f"{path} cannot be loaded: {reason}") from error
 
 
 def _some(names):

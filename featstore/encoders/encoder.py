@@ -3,13 +3,16 @@
 Shape suffixes: N patches, H and W positions, C channels, D features.
 """
 
+import contextlib
+
 from featstore.encoders.pooling import default_parts, embedding_parts, pool
 from featstore.errors import EncoderError, require
 
 torch = require("torch", extra="extract", purpose="building encoders")
 
-__all__ = ["PRECISIONS", "Encoder"]
+__all__ = ["PRECISIONS", "Encoder", "refused_in_one_line"]
 
+LONGEST_REASON = 200  # characters of an error of torch, whose first line may be a page
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -102,6 +105,27 @@ class Encoder(torch.nn.Module):
         rows_ND = self.embed_parts(patches_NHWC)
         shown = [slice(*self.parts[name]) for name in self.spec.pooling.split("+")]
         return torch.cat([rows_ND[:, columns] for columns in shown], dim=1)
+
+
+@contextlib.contextmanager
+def refused_in_one_line(encoder, device, precision):
+    """Turn what torch raises for kernels that fail, or are not there, into one line.
+
+    Raises
+    ------
+    EncoderError
+        In place of any RuntimeError but that of a device without memory.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0].rstrip(".")[:LONGEST_REASON]
+        raise EncoderError(
+            f"{device} cannot run {encoder.spec.key!r} in {precision}: {reason}; use another "
+            "--precision or --device, or --compile off"
+        ) from error
 
 
 def _in_best_layout(network):

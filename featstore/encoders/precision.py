@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from featstore.encoders import registry
 from featstore.encoders.golden import golden_patches
+from featstore.encoders.prepared import prepared
 from featstore.errors import require
 
 torch = require("torch", extra="extract", purpose="building encoders")
@@ -85,7 +86,8 @@ def best_precision(encoder, *, recommended="float32"):
     if candidate == "float32":
         return PrecisionChoice("float32", why)
     patches = golden_patches(encoder.spec.input_px)
-    exact, fast = (encoder.at(kind).embed_parts(patches) for kind in ("float32", candidate))
+    exact = encoder.at("float32").embed_parts(patches)
+    fast = prepared(encoder.at(candidate)).embed_parts(patches)
     least = min(part.min().item() for part in cosines(exact, fast, encoder.parts).values())
     if not least >= LEAST_COSINE:  # also where it is nan
         return PrecisionChoice(

@@ -16,6 +16,13 @@ timm = require("timm", extra="extract", purpose="building encoders")
 __all__ = ["prepared"]
 
 CAST = (torch.nn.Linear, torch.nn.Conv2d)
+# These compute their weights anew in each pass, which wants all digits of them.
+STANDARDISING = (
+    timm.layers.StdConv2d,
+    timm.layers.StdConv2dSame,
+    timm.layers.ScaledStdConv2d,
+    timm.layers.ScaledStdConv2dSame,
+)
 # A folded network computes what it did, or is not used; rounding alone is 1e-6 of the values.
 LARGEST_CHANGE = 1e-4
 
@@ -52,7 +59,7 @@ def prepared(encoder):
     dtype = PRECISIONS[encoder.spec.precision]
     if dtype is not None:
         for module in network.modules():
-            if isinstance(module, CAST):
+            if isinstance(module, CAST) and not isinstance(module, STANDARDISING):
                 module.to(dtype)
     return Encoder(encoder.spec, network, encoder.pooled).to(encoder.device)
 
@@ -64,11 +71,12 @@ def _fold_batch_norms(network, input_px):
         return
     device = next(network.parameters()).device
     images = torch.rand((1, 3, input_px, input_px), device=device, generator=_generator(device))
-    pairs, expected = _followed(network, images)
     as_it_was = copy.deepcopy(network)
-    for convolution, norm in pairs:
-        _fold(network, convolution, norm)
-    change = (network(images) - expected).abs().max()
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        pairs, expected = _followed(network, images)
+        for convolution, norm in pairs:
+            _fold(network, convolution, norm)
+        change = (network(images) - expected).abs().max()
     if not change <= LARGEST_CHANGE * expected.abs().max():
         _undo(network, as_it_was)
 
@@ -92,7 +100,7 @@ def _followed(network, images):
         return note
 
     for name, module in network.named_modules():
-        if isinstance(module, torch.nn.Conv2d):
+        if isinstance(module, torch.nn.Conv2d) and not isinstance(module, STANDARDISING):
             hooks.append(module.register_forward_hook(after_convolution(name)))
         elif isinstance(module, torch.nn.BatchNorm2d) and module.track_running_stats:
             hooks.append(module.register_forward_pre_hook(before_norm(name)))

@@ -1,5 +1,6 @@
 """Whether compiling an encoder repays the time that it takes."""
 
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -82,8 +83,9 @@ def choose_compiling(mode, forward, n_patches, *, n_devices=1):
 def _what_is_lacking(device):
     if device.type != "cpu":
         return ""
-    found = any(shutil.which(name) for name in ("g++", "clang++", "cl"))
-    return "" if found else "C++ compiler"
+    asked = os.environ.get("CXX")
+    names = (asked,) if asked else ("g++", "clang++", "cl")
+    return "" if any(map(shutil.which, names)) else "C++ compiler"
 
 
 def _weighed(forward, n_patches):

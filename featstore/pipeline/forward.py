@@ -4,13 +4,19 @@ On a GPU, patches are copied on a stream of their own while the batch before is 
 embeddings come back while the next one is. A batch that does not fit into memory is halved.
 """
 
+import contextlib
 import logging
+import os
 
+from featstore.encoders.encoder import refused_in_one_line
 from featstore.errors import EncoderError, require
 
 torch = require("torch", extra="extract", purpose="extraction")
 
-__all__ = ["Forward"]
+__all__ = ["Forward", "arithmetic", "forwards_for"]
+
+# Without it, cuBLAS may add in another order from run to run.
+DETERMINISTIC_CUBLAS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
 logger = logging.getLogger(__name__)
 
@@ -106,9 +112,16 @@ class Forward:
     @torch.inference_mode()
     def _launched(self, piece, n):
         """Begin one pass; None where the device has no memory for it."""
+        encoder, device = self.encoder, self.encoder.device
         try:
-            with torch.backends.cudnn.flags(
-                enabled=True, benchmark=not self._exact, deterministic=self._exact, allow_tf32=False
+            with (
+                refused_in_one_line(encoder, device, encoder.spec.precision),
+                torch.backends.cudnn.flags(
+                    enabled=True,
+                    benchmark=not self._exact,
+                    deterministic=self._exact,
+                    allow_tf32=False,
+                ),
             ):
                 if self._copies is None:
                     rows = self._call(piece.to(self.encoder.device))[:n]
@@ -146,6 +159,36 @@ class Forward:
         said = "%s has no memory for a batch of %d of %r: going on with %d"
         logger.warning(said, device, self.batch_size, key, half)
         self.batch_size = half
+
+
+def forwards_for(encoders, lanes, *, batch_size, compiled, exact):
+    """Return a :class:`Forward` for each encoder, of batches no larger than its largest chunk."""
+    longest = {lane.place: max(map(len, lane.chunks)) for lane in lanes}
+    return [
+        Forward(
+            encoder,
+            batch_size=min(batch_size, longest.get(place, 1)),
+            compiled=compiled[place],
+            exact=exact,
+        )
+        for place, encoder in enumerate(encoders)
+    ]
+
+
+@contextlib.contextmanager
+def arithmetic(*, exact):
+    """Have torch compute in the same order every time, where that is asked for."""
+    if not exact:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    for name, value in DETERMINISTIC_CUBLAS.items():
+        os.environ.setdefault(name, value)
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 class _Rows:

@@ -38,7 +38,9 @@ class EmbeddedChunk:
     values: np.ndarray
 
 
-def embedded_chunks(forwards, lanes, patches, ids, *, batch_size, workers, spent, on_rows):
+def embedded_chunks(
+    forwards, lanes, patches, ids, *, batch_size, workers, spent, on_rows, stopping
+):
     """Yield chunks as they are done, in the order of their rows.
 
     Parameters
@@ -59,6 +61,8 @@ def embedded_chunks(forwards, lanes, patches, ids, *, batch_size, workers, spent
         Where the time is counted.
     on_rows : callable
         Called with the number of embeddings that were made since.
+    stopping : callable
+        Asked after each chunk; once it says True, that was the last.
 
     Yields
     ------
@@ -79,7 +83,10 @@ def embedded_chunks(forwards, lanes, patches, ids, *, batch_size, workers, spent
             with spent.on("wait_s"):
                 window.add(rows, next(pixels))
             for lane in at_work:
-                yield from lane.advance(window, on_rows)
+                for chunk in lane.advance(window, on_rows):
+                    yield chunk
+                    if stopping():
+                        return
             window.forget_before(min(lane.next_row for lane in at_work))
     except FeatstoreError:  # of an image: what is computed by now is kept
         for lane in at_work:

@@ -3,7 +3,7 @@
 import signal
 
 from featstore.ahead import as_it_is, read_ahead, split, timed_read, units_of
-from featstore.errors import FeatstoreError, require
+from featstore.errors import EncoderError, FeatstoreError, require
 
 torch = require("torch", extra="extract", purpose="extraction")
 
@@ -56,12 +56,24 @@ def _from_processes(patches, requests, workers, pinned, on_read):
         collate_fn=as_it_is,
         worker_init_fn=_end_when_told,
     )
-    for unit, item in zip(units, loader, strict=True):
+    for unit, item in zip(units, _as_long_as_workers_live(loader), strict=True):
         if isinstance(item, FeatstoreError):
             raise item
         pixels, read_s = item
         on_read(read_s)
         yield from split(unit, pixels)
+
+
+def _as_long_as_workers_live(loader):
+    """Yield what a loader gives; that a worker was ended, by the system or for memory, is said."""
+    try:
+        yield from loader
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0].rstrip(". ")
+        raise EncoderError(
+            f"a process that reads patches has ended ({reason}); what was written is whole, go on "
+            "with fewer --workers, or with --workers 0"
+        ) from error
 
 
 def _end_when_told(_):

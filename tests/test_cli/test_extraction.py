@@ -16,10 +16,10 @@ VIT = ["--model", "timm:test_vit", "--random-weights", 0, "--dataset", "midog", 
 RUN = "from featstore_cli.main import run; run()"
 
 
-def begin(store, log, *, workers):
+def begin(store, log, *, workers, device=("--device", "cpu")):
     """Start an extraction of three chunks in a process group of its own."""
     words = ["extract", store, "--model", "timm:test_vit", "--random-weights", 0, "--quiet"]
-    words += ["--dataset", "midog", "--batch-size", 4, "--workers", workers, "--log", log]
+    words += ["--dataset", "midog", "--batch-size", 4, "--workers", workers, "--log", log, *device]
     return subprocess.Popen(
         [sys.executable, "-c", RUN, *map(str, words)],
         stderr=subprocess.PIPE,
@@ -32,6 +32,22 @@ def wait_for(log, process):
     while not (log.exists() and log.read_text().endswith("\n")):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_sigterm_to_all_processes_of_several_devices_ends_them_and_leaves_whole_chunks(
+    region_store, tmp_path, ok, workers
+):
+    log = tmp_path / "log.jsonl"
+    process = begin(region_store, log, workers=workers, device=("--devices", "cpu,cpu"))
+    wait_for(log, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 143, said
+    assert said.splitlines()[-1].startswith("interrupted: ")
+    assert verify(region_store)[0].rule == "S3"
+    ok("extract", region_store, *VIT, "--workers", 0)
+    assert verify(region_store) == []
 
 
 def rows_there(store):

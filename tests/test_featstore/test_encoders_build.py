@@ -206,3 +206,32 @@ def test_bfloat16_stays_near_float32():
     assert near.dtype == torch.float32
     assert torch.cosine_similarity(exact, near).min() > 0.999
     assert not torch.equal(exact, near)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({1: torch.zeros(2)}, "holds no state dict"),
+        ({"a": torch.zeros(2, device="meta")}, r"'a' in .* is no plain tensor of real numbers"),
+        ({"a": torch.zeros(2, dtype=torch.complex64)}, "is no plain tensor"),
+        ({"a": torch.zeros(1).expand(2**44)}, "is no plain tensor"),
+        (
+            {
+                f"x.attention.attention.{n}.weight": torch.zeros(2, w)
+                for n, w in (("query", 2), ("key", 3))
+            },
+            "its key and value have different shapes",
+        ),
+        ({"x.attention.attention.query.weight": torch.zeros(2, 2)}, "tensors are missing"),
+    ],
+)
+def test_tensors_that_are_no_plain_numbers_are_refused(tmp_path, content, message):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(EncoderError, match=message):
+        build("timm:test_vit", weights=tmp_path / "w.pth")
+
+
+def test_an_empty_file_is_no_checkpoint(tmp_path):
+    (tmp_path / "w.pth").touch()
+    with pytest.raises(EncoderError, match=r"w\.pth is not a checkpoint of tensors only: \w+"):
+        build("timm:test_vit", weights=tmp_path / "w.pth")

@@ -130,7 +130,7 @@ def test_a_device_that_cannot_run_the_encoder_says_so_in_one_line(vit):
         selfcheck(vit, device="cpu", precision="bfloat16")
     assert str(caught.value) == (
         "cpu cannot run 'test_vit-random0' in bfloat16: no kernel image is available; "
-        "use another --precision or --device"
+        "use another --precision or --device, or --compile off"
     )
 
 
