@@ -169,7 +169,14 @@ def format_options(command):
 
 
 def objective_options(command):
-    """Give a verb the two options of a probe's objective."""
+    """Give a verb the options of a probe: --objective, --C and --solver."""
+    command = click.option(
+        "--solver",
+        type=click.Choice(["lbfgs", "sklearn", "cuml"]),
+        default="lbfgs",
+        show_default=True,
+        help="What minimises it: lbfgs all fits at once, the others one by one; cuml on CUDA.",
+    )(command)
     command = click.option(
         "--C",
         "C",

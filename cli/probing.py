@@ -100,7 +100,7 @@ def _split_table(splits):
 )
 @objective_options
 @format_options
-def probe(store, model, dataset, splits_file, number, objective, C, form):
+def probe(store, model, dataset, splits_file, number, objective, C, solver, form):
     """Fit one linear probe on embeddings in STORE and test it."""
     import pandas as pd
 
@@ -110,9 +110,9 @@ def probe(store, model, dataset, splits_file, number, objective, C, form):
     opened = featstore.open(store)
     annotations, embeddings = opened.annotations(dataset), opened.embeddings(model, dataset)
     split = _one(splits_of(splits_file, annotations), number, splits_file)
-    labels = annotations.labels_of(split.train)
-    fitted = probes.LogisticProbe(objective, C).fit(embeddings.read(split.train), labels)
-    score = probes.evaluate(fitted, embeddings, annotations, split)
+    fitted = probes.LogisticProbe(objective, C, solver=solver)
+    fitted.fit_source(embeddings, annotations, split)
+    score = fitted.score_source(embeddings, annotations, split)
     emit(
         pd.DataFrame(
             [
@@ -166,7 +166,7 @@ def _one(splits, number, path):
 @plot_option
 @results_option
 @format_options
-def curve(store, dataset, models, splits_file, beside, objective, C, plot, results, form):
+def curve(store, dataset, models, splits_file, beside, objective, C, solver, plot, results, form):
     """AUROC by size of the training set: a learning curve for each model in STORE."""
     import featstore
     import probes
@@ -177,7 +177,7 @@ def curve(store, dataset, models, splits_file, beside, objective, C, plot, resul
     sources = _embeddings(opened, models, dataset)
     others = _results_on(splits, beside, [each.model for each in sources]) if beside else []
     curves = [
-        probes.learning_curve(source, annotations, splits, objective=objective, C=C)
+        probes.learning_curve(source, annotations, splits, objective=objective, C=C, solver=solver)
         for source in sources
     ]
     rows = [row for each in curves for row in each.rows] + others
@@ -236,7 +236,7 @@ def _embeddings(opened, models, dataset):
 @plot_option
 @results_option
 @format_options
-def domains(store, dataset, models, repeats, seed, objective, C, plot, results, form):
+def domains(store, dataset, models, repeats, seed, objective, C, solver, plot, results, form):
     """AUROC by training and test domain: a matrix for each model in STORE."""
     import pandas as pd
 
@@ -245,10 +245,9 @@ def domains(store, dataset, models, repeats, seed, objective, C, plot, results, 
 
     opened = featstore.open(store)
     annotations = opened.annotations(dataset)
+    chosen = {"objective": objective, "C": C, "solver": solver}
     matrices = [
-        probes.cross_domain(
-            embeddings, annotations, repeats=repeats, seed=seed, objective=objective, C=C
-        )
+        probes.cross_domain(embeddings, annotations, repeats=repeats, seed=seed, **chosen)
         for embeddings in _embeddings(opened, models, dataset)
     ]
     if form is None:

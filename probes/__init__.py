@@ -4,15 +4,23 @@ Reads any source of rows by annotation ID; a store of featstore is one. Importin
 loads neither scikit-learn nor pandas: parts are imported when they are first used.
 """
 
-from probes import errors
-from probes.evaluate import Score, evaluate, result_row  # the function, over the module of its name
+from probes import errors, metrics
+from probes.evaluate import (  # the function evaluate, over the module of its name
+    Score,
+    evaluate,
+    result_row,
+    result_rows,
+)
 from probes.splits import Split, Splits, grouped, load_splits, monte_carlo, single_domain
 
 __all__ = [
     "DomainMatrix",
+    "KNNProbe",
     "LearningCurve",
     "LogisticProbe",
+    "RegularizationPath",
     "Score",
+    "SimpleShot",
     "Split",
     "Splits",
     "cross_domain",
@@ -21,17 +29,24 @@ __all__ = [
     "grouped",
     "learning_curve",
     "load_splits",
+    "metrics",
     "monte_carlo",
+    "regularization_path",
     "result_row",
+    "result_rows",
     "single_domain",
 ]
 
 _HOMES = {
     "DomainMatrix": "probes.domains",
+    "KNNProbe": "probes.neighbours",
     "LearningCurve": "probes.curves",
     "LogisticProbe": "probes.logistic",
+    "RegularizationPath": "probes.paths",
+    "SimpleShot": "probes.neighbours",
     "cross_domain": "probes.domains",
     "learning_curve": "probes.curves",
+    "regularization_path": "probes.paths",
 }
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from probes.evaluate import RESULT_COLUMNS, evaluate, result_row
-from probes.logistic import fit_splits
+from probes.neighbours import fit_probes, model_name
 from probes.protocols import InMemory
 
 __all__ = ["LearningCurve", "learning_curve"]
@@ -38,8 +38,8 @@ class LearningCurve:
         return plot_learning_curves(self.to_frame(), ax)
 
 
-def learning_curve(source, annotations, splits, *, objective="uni", C=None):
-    """Fit a probe on every split, in one solve, and test each.
+def learning_curve(source, annotations, splits, *, probe="logistic", **parameters):
+    """Fit a probe on every split, logistic ones in one solve, and test each.
 
     Parameters
     ----------
@@ -49,8 +49,11 @@ def learning_curve(source, annotations, splits, *, objective="uni", C=None):
         The labels.
     splits : Splits
         As :func:`probes.monte_carlo` or :func:`probes.grouped` makes them.
-    objective, C
-        As for :class:`probes.LogisticProbe`.
+    probe : {'logistic', 'knn', 'simpleshot'}
+        What is fitted. The name of a companion stands behind that of the model in tables.
+    **parameters
+        As for :class:`probes.LogisticProbe` (``objective``, ``C``, ``solver``, ...),
+        :class:`probes.KNNProbe` or :class:`probes.SimpleShot`.
 
     Returns
     -------
@@ -78,20 +81,22 @@ def learning_curve(source, annotations, splits, *, objective="uni", C=None):
     """
     splits.check(annotations)
     rows = InMemory.of(source, splits)
-    probes = fit_splits(rows, annotations, splits, objective=objective, C=C)
+    digest = getattr(source, "digest", "")
+    probes = fit_probes(probe, rows, annotations, splits, digest=digest, **parameters)
+    model = model_name(source, probe)
     return LearningCurve(
         tuple(
             result_row(
-                evaluate(probe, rows, annotations, split),
+                evaluate(fitted, rows, annotations, split),
                 split,
-                model=getattr(source, "model", ""),
-                encoder=getattr(source, "digest", ""),
+                model=model,
+                encoder=digest,
                 annotations=annotations,
                 experiment="learning_curve",
-                converged=probe.converged_,
-                collapsed=probe.collapsed_,
+                converged=fitted.converged_,
+                collapsed=fitted.collapsed_,
             )
-            for probe, split in zip(probes, splits, strict=True)
+            for fitted, split in zip(probes, splits, strict=True)
         )
     )
 

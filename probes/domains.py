@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from probes.evaluate import RESULT_COLUMNS, evaluate, result_row
-from probes.logistic import fit_splits
+from probes.neighbours import fit_probes, model_name
 from probes.protocols import InMemory, positions
 from probes.splits import single_domain
 
@@ -56,9 +56,9 @@ class DomainMatrix:
 
 
 def cross_domain(
-    source, annotations, *, repeats=5, test=0.2, val=0.2, seed=42, objective="uni", C=None
+    source, annotations, *, repeats=5, test=0.2, val=0.2, seed=42, probe="logistic", **parameters
 ):
-    """Fit probes on single domains, all in one solve, and test each on every domain.
+    """Fit probes on single domains, logistic ones in one solve, and test each on every domain.
 
     Parameters
     ----------
@@ -68,8 +68,8 @@ def cross_domain(
         With the column ``domain``.
     repeats, test, val, seed
         As for :func:`probes.single_domain`.
-    objective, C
-        As for :class:`probes.LogisticProbe`.
+    probe, **parameters
+        As for :func:`probes.learning_curve`.
 
     Returns
     -------
@@ -83,30 +83,31 @@ def cross_domain(
     """
     splits = single_domain(annotations, repeats=repeats, test=test, val=val, seed=seed)
     rows = InMemory.of(source, splits)
-    probes = fit_splits(rows, annotations, splits, objective=objective, C=C)
+    digest = getattr(source, "digest", "")
+    probes = fit_probes(probe, rows, annotations, splits, digest=digest, **parameters)
+    names = {"model": model_name(source, probe), "encoder": digest}
     return DomainMatrix(
         tuple(
             row
-            for probe, split in zip(probes, splits, strict=True)
-            for row in _rows_by_domain(probe, split, source, rows, annotations)
+            for fitted, split in zip(probes, splits, strict=True)
+            for row in _rows_by_domain(fitted, split, names, rows, annotations)
         )
     )
 
 
-def _rows_by_domain(probe, split, source, rows, annotations):
-    score = evaluate(probe, rows, annotations, split)
+def _rows_by_domain(fitted, split, names, rows, annotations):
+    score = evaluate(fitted, rows, annotations, split)
     domains = annotations.column("domain")[positions(annotations.ids, split.test)]
     for domain in sorted(set(domains.tolist())):
         yield result_row(
             score.among(domains == domain),
             split,
-            model=getattr(source, "model", ""),
-            encoder=getattr(source, "digest", ""),
+            **names,
             annotations=annotations,
             experiment="cross_domain",
             test_domain=domain,
-            converged=probe.converged_,
-            collapsed=probe.collapsed_,
+            converged=fitted.converged_,
+            collapsed=fitted.collapsed_,
         )
 
 

@@ -5,13 +5,14 @@ pixels are judged by the same lines.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
-from probes.errors import SplitError
-from probes.metrics import auroc
+from probes.errors import ProbesError, SplitError
+from probes.metrics import METRICS, all_metrics, auroc
 
-__all__ = ["RESULT_COLUMNS", "Score", "evaluate", "result_row"]
+__all__ = ["RESULT_COLUMNS", "Score", "evaluate", "result_row", "result_rows"]
 
 ROWS_AT_ONCE = 1_024  # patches of 224 px: 150 MB
 
@@ -62,6 +63,11 @@ class Score:
         """Number of annotations tested."""
         return len(self.ids)
 
+    @cached_property
+    def metrics(self):
+        """Every metric by name, each a :class:`probes.metrics.Value`: a number, or NaN and why."""
+        return all_metrics(self.labels, self.probabilities, self.classes)
+
     def among(self, chosen):
         """Return the score on some of the tested annotations.
 
@@ -96,6 +102,8 @@ def evaluate(model, source, annotations, split):
     ------
     SplitError
         If the test part is empty.
+    ProbesError
+        If the model is a probe that was fitted on embeddings of another encoder.
 
     Examples
     --------
@@ -109,6 +117,7 @@ def evaluate(model, source, annotations, split):
     >>> evaluate(Sign(), source, table, SimpleNamespace(test=np.array([0, 1, 2, 3]))).auroc
     1.0
     """
+    getattr(model, "check_source", lambda source: None)(source)
     if len(split.test) == 0:
         raise SplitError("the test part of the split is empty; there is nothing to evaluate on")
     blocks = [split.test[i : i + ROWS_AT_ONCE] for i in range(0, len(split.test), ROWS_AT_ONCE)]
@@ -129,13 +138,32 @@ def result_row(
     encoder="",
     converged=True,
     collapsed=False,
+    metric="auroc",
 ):
     """One line of a table of results, the same for probes and networks.
+
+    Parameters
+    ----------
+    score : Score
+        What :func:`evaluate` returned.
+    split : Split
+        Which it was of.
+    model, experiment, test_domain, encoder, converged, collapsed
+        Cells of the columns of their names.
+    annotations : LabelTable
+        Its name fills the column ``dataset``.
+    metric : str
+        A name of :data:`probes.metrics.METRICS`.
 
     Returns
     -------
     dict
         With the keys :data:`RESULT_COLUMNS`.
+
+    Raises
+    ------
+    ProbesError
+        If the metric is unknown.
     """
     values = (
         model,
@@ -145,8 +173,8 @@ def result_row(
         split.size,
         split.train_domain,
         test_domain,
-        "auroc",
-        score.auroc,
+        metric,
+        _value(score, metric),
         len(split.train),
         len(split.val),
         score.n_test,
@@ -156,3 +184,34 @@ def result_row(
         collapsed,
     )
     return dict(zip(RESULT_COLUMNS, values, strict=True))
+
+
+def result_rows(score, split, *, metrics=("auroc",), **cells):
+    """Lines of a table of results, one per metric.
+
+    Parameters
+    ----------
+    score, split, **cells
+        As for :func:`result_row`.
+    metrics : sequence of str
+        Names of :data:`probes.metrics.METRICS`.
+
+    Returns
+    -------
+    list of dict
+        With the keys :data:`RESULT_COLUMNS`, in the order of ``metrics``.
+
+    Raises
+    ------
+    ProbesError
+        If a metric is unknown.
+    """
+    return [result_row(score, split, metric=metric, **cells) for metric in metrics]
+
+
+def _value(score, metric):
+    if metric == "auroc":
+        return score.auroc  # known already; the others are computed when they are asked for
+    if metric not in METRICS:
+        raise ProbesError(f"metric={metric!r} is unknown; give one of {', '.join(METRICS)}")
+    return score.metrics[metric].value

@@ -8,7 +8,7 @@ from probes.curves import summarise
 from probes.domains import domain_means
 from probes.errors import require
 
-__all__ = ["plot_domain_matrix", "plot_learning_curves"]
+__all__ = ["plot_domain_matrix", "plot_learning_curves", "plot_regularization_path"]
 
 # Okabe and Ito (2008): told apart by colour-blind readers; with markers, in grey as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -96,6 +96,53 @@ def plot_domain_matrix(frame, ax=None):
     model, dataset = frame["model"].iloc[0], frame["dataset"].iloc[0]
     ax.set_title(f"{model}\n{dataset}, mean of {frame['repeat'].nunique()} repeats", fontsize=11)
     ax.figure.colorbar(picture, ax=ax, label="AUROC", fraction=0.046, extend="min")
+    return ax
+
+
+METRIC_NAMES = {"auroc": "AUROC", "log_loss": "log loss"}
+
+
+def plot_regularization_path(frame, ax=None, *, metric="auroc"):
+    """Draw what validation says over C, a line per split, with a mark at each chosen value.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Results of :func:`probes.regularization_path` for one model.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; a new figure by default.
+    metric : {'auroc', 'log_loss'}
+        Column that is drawn.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    ax = ax or _new_axes(width_in=6.4, height_in=4.2)
+    sizes = list(dict.fromkeys(frame["size"]))
+    for _, line in frame.groupby("split", sort=False):
+        place = sizes.index(line["size"].iloc[0])
+        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+        line = line.sort_values("C")
+        chosen = line[line["chosen"]]
+        ax.plot(line["C"], line[metric], color=colour, linewidth=1.2, alpha=0.7)
+        ax.plot(chosen["C"], chosen[metric], color=colour, marker=marker, linestyle="none")
+    for place, size in enumerate(sizes):
+        n_train = frame.loc[frame["size"] == size, "n_train"].mean()
+        ax.plot(
+            [],
+            [],
+            color=COLOURS[place % len(COLOURS)],
+            marker=MARKERS[place % len(MARKERS)],
+            label=f"{n_train:,.0f} training annotations",
+        )
+    ax.set_xscale("log")
+    ax.set_xlabel("C (marks: chosen)")
+    ax.set_ylabel(f"{METRIC_NAMES[metric]}, validation")
+    model, dataset = frame["model"].iloc[0], frame["dataset"].iloc[0]
+    ax.set_title(f"{model}\n{dataset}, {frame['split'].nunique()} splits", fontsize=11)
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False, fontsize=9)
     return ax
 
 

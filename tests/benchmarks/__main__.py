@@ -2,11 +2,12 @@
 
 import sys
 
-from tests.benchmarks import extraction, patches, solver, start, store
+from tests.benchmarks import extraction, metrics, patches, solver, start, store
 
 BENCHMARKS = {
     "start": start.run,
     "solver": solver.run,
+    "metrics": metrics.run,
     "store": store.run,
     "patches": patches.run,
     "extraction": extraction.run,

@@ -1,26 +1,37 @@
-"""20 probes in one solve against scikit-learn, one at a time, and the published scheme.
+"""Many probes in one solve against scikit-learn, one at a time, and the published scheme.
 
 20,552 x 1,536 float32 with a decaying spectrum and a planted direction: the paper's MIDOG, at the
-width of its largest encoders. Training sets of 13, 132, 1,316 and 13,154 rows, five times.
+width of its largest encoders. Training sets of 13, 132, 1,316 and 13,154 rows, five times; a path
+of 45 C on the largest, five times; and one of these fits alone. Memory is what a solve holds beside
+the embeddings, as tracemalloc sees it.
 """
+
+import tracemalloc
 
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from probes.solvers import solve
+from probes.solvers import lbfgs
 from tests.benchmarks.clock import best_s, line
 
 N, DIM, SIZES, REPEATS = 20_552, 1_536, (13, 132, 1_316, 13_154), 5
 C_UNI, C_L2 = DIM * 2 / 100, 1.0
+PATH = np.logspace(-6, 5, 45)
+LARGE = (72_845, 2_560)  # CCMCT, at the width of Virchow
+
+
+def _rows(n, dim, rng):
+    spectrum = (10 / (1 + np.arange(dim))).astype(np.float32)  # steep, as that of embeddings is
+    X = rng.standard_normal((n, dim), dtype=np.float32)
+    X *= spectrum
+    signal = (X[:, 5:200] / spectrum[5:200]).sum(axis=1) / 14
+    return X, (signal + rng.normal(size=n) > 0).astype(int)
 
 
 def _data():
     rng = np.random.default_rng(0)
-    spectrum = 10 / (1 + np.arange(DIM))  # steep, as the covariance of embeddings is
-    X = (rng.standard_normal((N, DIM), dtype=np.float32) * spectrum).astype(np.float32)
-    signal = (X[:, 5:200] / spectrum[5:200]).sum(axis=1) / 14
-    codes = (signal + rng.normal(size=N) > 0).astype(int)
+    X, codes = _rows(N, DIM, rng)
     weights = np.zeros((N, REPEATS * len(SIZES)))
     for repeat in range(REPEATS):
         order = rng.permutation(N)
@@ -29,9 +40,20 @@ def _data():
     return X, codes, weights
 
 
-def _scikit_learn(X, codes, weights):
-    for fit in weights.T > 0:
-        LogisticRegression(C=C_L2, max_iter=1_000).fit(X[fit], codes[fit])
+def _ours(X, codes, weights, objective, C):
+    settings = {"objective": objective, "C": C, "max_iter": 1_000, "tol": 1e-8}
+    solution = lbfgs.solve(X, codes, weights, n_classes=2, **settings)
+    assert solution.converged.all()
+    return solution
+
+
+def _scikit_learn(X, codes, C):
+    """Return the objective of scikit-learn's default solver, in float64."""
+    model = LogisticRegression(C=C, max_iter=1_000).fit(X, codes)
+    weights = model.coef_[0].astype(float)
+    scores = X.astype(float) @ weights + model.intercept_[0]
+    losses = np.logaddexp(0, np.where(codes == 1, -scores, scores))
+    return C * losses.sum() + weights @ weights / 2
 
 
 def _published(X, codes):
@@ -50,37 +72,102 @@ def _published(X, codes):
         return loss
 
     optimiser.step(closure)
-    return _loss_in_float64(layer, rows, targets)
+    return _in_float64(layer, rows, targets)
 
 
-@torch.no_grad()
-def _loss_in_float64(layer, rows, targets):
-    """The published loss without the rounding of float32, which is larger than what is left."""
-    logits = rows.double() @ layer.weight.double().T + layer.bias.double()
-    loss = torch.nn.functional.cross_entropy(logits, targets)
-    return (loss + 0.5 / C_UNI * layer.weight.double().norm()).item()
+def _in_float64(layer, rows, targets):
+    """The published objective, and the largest entry of its gradient, as they truly are."""
+    layer = layer.double()
+    layer.zero_grad()
+    loss = torch.nn.functional.cross_entropy(layer(rows.double()), targets)
+    loss = loss + 0.5 / C_UNI * layer.weight.norm()
+    loss.backward()
+    return loss.item(), max(part.grad.abs().max().item() for part in layer.parameters())
 
 
-def _published_all(X, codes, weights):
-    return [_published(X[fit], codes[fit]) for fit in weights.T > 0]
+def _held_share(X, codes, weights, objective, C):
+    """Peak of what a solve holds, as a share of the embeddings."""
+    tracemalloc.start()
+    _ours(X, codes, weights, objective, C)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak / X.nbytes
+
+
+def _slow_minimum(X, codes, weights):
+    """Least value of the published objective: float64 rows, far beyond the default tolerance."""
+    settings = {"objective": "uni", "C": C_UNI, "max_iter": 5_000, "tol": 1e-11}
+    solution = lbfgs.solve(X.astype(float), codes, weights, n_classes=2, **settings)
+    return solution.objective
+
+
+def _curve(X, codes, weights):
+    theirs, found = [], {}
+    fits = weights.T > 0
+    for objective, C in (("l2", C_L2), ("uni", C_UNI)):
+        found[objective + "_s"] = best_s(
+            lambda objective=objective, C=C: found.update(
+                {objective: _ours(X, codes, weights, objective, C)}
+            )
+        )
+    theirs_s = best_s(
+        lambda: theirs.extend(_scikit_learn(X[fit], codes[fit], C_L2) for fit in fits), runs=1
+    )
+    yield line("l2, 20 fits", found["l2_s"], "scikit-learn", theirs_s)
+    excess = (found["l2"].objective / np.array(theirs) - 1).max()
+    yield f"l2, largest relative excess of our objective over scikit-learn's: {excess:.1e}"
+    published = []
+    theirs_s = best_s(
+        lambda: published.extend(_published(X[fit], codes[fit]) for fit in fits), runs=1
+    )
+    values, gradients = np.transpose(published)
+    yield line("uni, 20 fits", found["uni_s"], "published scheme", theirs_s)
+    excess = (found["uni"].objective / values - 1).max()
+    yield f"uni, largest relative excess of our objective over the published scheme's: {excess:.1e}"
+    gap = np.abs(found["uni"].objective / _slow_minimum(X, codes, weights) - 1).max()
+    yield f"uni, largest relative gap to the minimum in float64: {gap:.1e}"
+    ours = found["uni"].gradient_norm.max()
+    yield f"uni, largest final gradient: {ours:.1e}; published scheme {gradients.max():.1e}"
+    path_s = best_s(lambda: _ours(X, codes, *_path(weights)))
+    yield line("l2, path of 45 C x 5 repeats, beside 20 fits", found["l2_s"], "path", path_s)
+
+
+def _path(weights):
+    """Weights, objective and C of 225 fits."""
+    return np.repeat(weights[:, 3::4], len(PATH), axis=1), "l2", np.tile(PATH, REPEATS)
+
+
+def _single(X, codes):
+    one = np.ones((len(X), 1))
+    ours_s = best_s(lambda: _ours(X, codes, one, "l2", C_L2))
+    theirs_s = best_s(lambda: _scikit_learn(X, codes, C_L2), runs=1)
+    yield line(f"l2, one fit on {len(X):,} x {DIM:,}", ours_s, "scikit-learn", theirs_s)
+
+
+def _memory(X, codes, weights):
+    for objective, C in (("l2", C_L2), ("uni", C_UNI)):
+        share = _held_share(X, codes, weights, objective, C)
+        yield f"{objective}, 20 fits, held beside the embeddings: {100 * share:.0f} % of them"
+    share = _held_share(X, codes, *_path(weights))
+    yield f"l2, 225 fits, held beside the embeddings: {100 * share:.0f} % of them"
+
+
+def _large():
+    rng = np.random.default_rng(1)
+    X, codes = _rows(*LARGE, rng)
+    weights = (rng.random((len(X), 5)) < 0.64).astype(float)
+    share = _held_share(X, codes, weights, "uni", LARGE[1] * 2 / 100)
+    yield (
+        f"uni, 5 fits on {LARGE[0]:,} x {LARGE[1]:,}, held beside the embeddings: "
+        f"{100 * share:.0f} % of them"
+    )
 
 
 def run():
     """Yield one line per comparison."""
     X, codes, weights = _data()
-    solutions = {}
-
-    def ours(objective, C):
-        solutions[objective] = solve(X, codes, weights, n_classes=2, objective=objective, C=C)
-
-    ours_l2 = best_s(lambda: ours("l2", C_L2))
-    theirs_l2 = best_s(lambda: _scikit_learn(X, codes, weights), runs=1)
-    yield line("l2, 20 fits", ours_l2, "scikit-learn", theirs_l2)
-    ours_uni = best_s(lambda: ours("uni", C_UNI))
-    losses = []
-    theirs_uni = best_s(lambda: losses.extend(_published_all(X, codes, weights)), runs=1)
-    yield line("uni, 20 fits", ours_uni, "published scheme", theirs_uni)
-    worst = (solutions["uni"].objective - np.array(losses)).max()
-    yield f"uni, largest excess of our objective over the published scheme's: {worst:.1e}"
-    gradient = max(solution.gradient_norm.max() for solution in solutions.values())
-    yield f"largest final gradient of ours: {gradient:.1e}"
+    yield from _curve(X, codes, weights)
+    kept = weights[:, 3] > 0
+    yield from _single(X[kept], codes[kept])
+    yield from _memory(X, codes, weights)
+    yield from _large()

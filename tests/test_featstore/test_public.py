@@ -21,9 +21,12 @@ FEATSTORE = {
 }
 PROBES = {
     "DomainMatrix",
+    "KNNProbe",
     "LearningCurve",
     "LogisticProbe",
+    "RegularizationPath",
     "Score",
+    "SimpleShot",
     "Split",
     "Splits",
     "cross_domain",
@@ -32,8 +35,11 @@ PROBES = {
     "grouped",
     "learning_curve",
     "load_splits",
+    "metrics",
     "monte_carlo",
+    "regularization_path",
     "result_row",
+    "result_rows",
     "single_domain",
 }
 ERRORS = {

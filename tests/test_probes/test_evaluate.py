@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import probes
-from probes.errors import SplitError
+from probes.errors import ProbesError, SplitError
 from probes.evaluate import RESULT_COLUMNS
 from probes.metrics import auroc
 
@@ -98,6 +98,27 @@ def test_only_the_test_part_is_read_in_blocks_and_in_its_order():
     some = score.among(score.ids <= 1_000)
     assert math.isnan(some.auroc)
     assert some.n_test == 1_001
+    assert some.metrics["auroc"].reason == (
+        "all 1001 labels are 'a'; there is no other class to tell them from"
+    )
+
+
+def test_a_score_holds_every_metric_and_the_auroc_it_names():
+    labels, scores = CLASSES[[0, 1, 1, 0]], [0.2, 0.6, 0.4, 0.5]
+    score = probes.Score(0.75, np.arange(4), labels, two_columns(scores), CLASSES)
+    assert list(score.metrics) == list(probes.metrics.METRICS)
+    assert score.metrics["auroc"].value == score.auroc
+    assert score.metrics["brier"].value == pytest.approx((0.04 + 0.16 + 0.36 + 0.25) / 4)
+    assert score.metrics is score.metrics
+    assert score.among(labels == "b").metrics["balanced_accuracy"].reason.startswith("all 2 labels")
+
+
+def test_a_label_that_the_model_does_not_know_leaves_the_auroc_undefined():
+    table = SimpleNamespace(labels_of=lambda ids: np.array(["a", "b", "c"]))
+    source = SimpleNamespace(read=lambda ids: np.array([[0.1], [0.7], [0.3]]))
+    score = probes.evaluate(Column(), source, table, SimpleNamespace(test=np.arange(3)))
+    assert math.isnan(score.auroc)
+    assert score.metrics["auroc"].reason == "labels hold 'c', and there is no probability of that"
 
 
 def test_an_empty_test_part_is_refused():
@@ -120,3 +141,21 @@ def test_a_row_of_results_names_split_and_sizes():
         2,
     )
     assert row["split"] == split.digest
+
+
+def test_a_table_may_have_a_row_per_metric():
+    split = probes.Split(np.arange(3), np.arange(3, 4), np.arange(4, 8), repeat=2, size=0.1)
+    score = probes.Score(
+        0.75, split.test, CLASSES[[0, 1, 1, 0]], two_columns([0.2, 0.6, 0.4, 0.5]), CLASSES
+    )
+    cells = {"model": "m", "annotations": SimpleNamespace(name="d"), "experiment": "probe"}
+    rows = probes.result_rows(score, split, metrics=("auroc", "brier"), **cells)
+    assert [(row["metric"], row["value"]) for row in rows] == [
+        ("auroc", 0.75),
+        ("brier", pytest.approx(0.2025)),
+    ]
+    assert all(tuple(row) == RESULT_COLUMNS for row in rows)
+    assert probes.result_rows(score, split, **cells) == [rows[0]]
+    assert rows[0] == probes.result_row(score, split, **cells)
+    with pytest.raises(ProbesError, match="metric='auc' is unknown; give one of auroc, "):
+        probes.result_rows(score, split, metrics=["auc"], **cells)

@@ -110,3 +110,16 @@ def test_plots_show_every_model_size_and_number(make_table, make_source):
     shown = [text.get_text() for text in axes.texts]
     assert shown == [f"{value:.2f}" for value in matrix.matrix().to_numpy().ravel()]
     matplotlib.pyplot.close("all")
+
+
+def test_a_curve_takes_every_parameter_of_a_probe_and_remembers_the_encoder(
+    make_table, make_source
+):
+    table = make_table()
+    source = make_source(table, signal=0.7)
+    splits = probes.monte_carlo(table, repeats=2, train=(0.1, 1.0))
+    settings = {"objective": "l2", "C": [0.01, 1.0], "standardize": True, "solver": "sklearn"}
+    frame = probes.learning_curve(source, table, splits, **settings).to_frame()
+    for split, value in zip(splits, frame["value"], strict=True):
+        probe = probes.LogisticProbe(**settings).fit_source(source, table, split)
+        assert value == pytest.approx(probe.score_source(source, table, split).auroc, abs=1e-4)

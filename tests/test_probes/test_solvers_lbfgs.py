@@ -1,4 +1,7 @@
 import dataclasses
+import subprocess
+import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,7 +13,8 @@ from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 
 from probes.errors import OneClassError, ProbesError
-from probes.solvers import Solution, solve
+from probes.solvers import Solution, lbfgs, solve
+from probes.solvers.rows import BLOCK_BYTES, Rows
 
 
 def draw(n=120, dim=8, n_classes=2, seed=0, scale=1.0, signal=1.5):
@@ -376,6 +380,243 @@ def test_float32_rows_are_read_as_they_are_and_left_unchanged():
     np.testing.assert_array_equal(rows, before)
     same(ours, solve(rows.astype(float), codes, everything(codes), n_classes=2, C=4.0))
     assert ours.weights.dtype == np.float64
+
+
+# ---- passes in float32
+
+
+def draw_wide(n=3_000, dim=200, n_classes=2, offset=0.0, **how):
+    """More rows than are copied in float64, in float32; and weights of three fits."""
+    X, codes = draw(n, dim, n_classes, **how)
+    assert 8 * X.size > BLOCK_BYTES
+    rng = np.random.default_rng(1)
+    sample_weights = np.stack([np.ones(n), rng.uniform(0.2, 3, n), rng.random(n) < 0.5], axis=1)
+    return (X + offset).astype(np.float32), codes, sample_weights
+
+
+def run(X, codes, sample_weights, objective="uni", C=400.0, start=None, **how):
+    settings = {"n_classes": codes.max() + 1, "max_iter": 1000, "tol": 1e-8} | how
+    return lbfgs.solve(X, codes, sample_weights, objective=objective, C=C, start=start, **settings)
+
+
+both = pytest.mark.parametrize(("objective", "C"), [("uni", 400.0), ("l2", 0.01), ("l2", 100.0)])
+
+
+@both
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_float32_passes_reach_the_optimum_of_float64(n_classes, objective, C):
+    X, codes, sample_weights = draw_wide(n_classes=n_classes)
+    single = run(X, codes, sample_weights, objective, C)
+    double = run(X.astype(float), codes, sample_weights, objective, C)
+    assert single.converged.all()
+    assert single.gradient_norm.max() < 1e-7
+    assert np.abs(single.objective / double.objective - 1).max() < 1e-13
+    same(single, double)
+
+
+@both
+def test_rows_far_from_zero_are_as_good_as_those_around_it(objective, C):
+    X, codes, sample_weights = draw_wide(offset=300.0)
+    double = X.astype(float)
+    plain = run(double - 300, codes, sample_weights, objective, C)
+    moved = run(X, codes, sample_weights, objective, C)
+    assert moved.converged.all()
+    np.testing.assert_allclose(moved.objective, plain.objective, rtol=1e-10)
+    np.testing.assert_allclose(moved.weights, plain.weights, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+@pytest.mark.parametrize("objective", ["uni", "l2"])
+def test_float32_rows_of_any_scale_have_the_scaled_optimum(objective, scale):
+    X, codes, sample_weights = draw_wide()
+    scaled = X * np.float32(scale)
+    plain = run(scaled.astype(float) / scale, codes, sample_weights, objective)
+    C = 400.0 / scale ** (1 if objective == "uni" else 2)
+    ours = run(scaled, codes, sample_weights, objective, C)
+    assert ours.converged.all()
+    np.testing.assert_allclose(scale * ours.weights, plain.weights, rtol=1e-5, atol=1e-6)
+
+
+@both
+def test_constant_columns_get_no_weight_in_float32(objective, C):
+    X, codes, sample_weights = draw_wide()
+    X[:, 7] = 1000.3
+    ours = run(X, codes, sample_weights, objective, C)
+    assert ours.converged.all()
+    same_without = run(np.delete(X, 7, axis=1), codes, sample_weights, objective, C)
+    np.testing.assert_allclose(ours.objective, same_without.objective, rtol=1e-12)
+    np.testing.assert_allclose(ours.weights[..., 7], 0, atol=1e-6)
+
+
+def test_one_column_of_many_rows_is_fitted():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((BLOCK_BYTES // 8 + 1, 1), dtype=np.float32)
+    codes = (X[:, 0] + rng.standard_normal(len(X)) > 0).astype(int)
+    ours = run(X, codes, everything(codes), "l2", 1.0)
+    same(ours, run(X.astype(float), codes, everything(codes), "l2", 1.0))
+    assert ours.converged.all()
+
+
+@both
+def test_repeated_rows_count_as_their_weights_in_float32(objective, C):
+    X, codes, sample_weights = draw_wide()
+    twice = run(
+        np.tile(X, (2, 1)), np.tile(codes, 2), np.tile(sample_weights, (2, 1)), objective, C
+    )
+    same(twice, run(X, codes, 2 * sample_weights, objective, C))
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize(("objective", "C"), [("uni", 1e3), ("l2", 10.0)])
+def test_separable_rows_end_where_the_penalty_holds_them_in_float32(objective, C, n_classes):
+    X, codes, sample_weights = draw_wide(n_classes=n_classes)
+    codes = np.digitize(X[:, 0], np.quantile(X[:, 0], np.arange(1, n_classes) / n_classes))
+    X[:, 1] = X[:, 0] ** 2
+    ours = run(X, codes, sample_weights, objective, C)
+    double = run(X.astype(float), codes, sample_weights, objective, C)
+    assert ours.converged.all()
+    np.testing.assert_allclose(ours.objective, double.objective, rtol=1e-10)
+
+
+@both
+def test_float32_fits_do_not_depend_on_their_company(objective, C):
+    X, codes, sample_weights = draw_wide()
+    Cs = C * np.array([0.2, 1, 10])
+    together = run(X, codes, sample_weights, objective, Cs)
+    assert len(set(together.n_iter)) > 1
+    for fit in range(3):
+        apart = run(X, codes, sample_weights[:, [fit]], objective, Cs[fit])
+        same(apart, take(together, [fit]))
+
+
+def test_more_fits_than_are_held_at_a_time_keep_their_order():
+    X, codes, sample_weights = draw_wide(n=2_700)
+    order = np.random.default_rng(0).permutation(lbfgs.LEAST_COLUMNS + 5)
+    Cs = np.logspace(-4, 0, len(order))
+    repeated = np.repeat(sample_weights[:, [1]], len(order), axis=1)
+    ours = run(X, codes, repeated, "l2", Cs[order])
+    assert ours.converged.all()
+    assert (np.diff(ours.weight_norm[np.argsort(order)]) > 0).all()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_uni_collapses_exactly_at_the_threshold_in_float32(n_classes):
+    X, codes, _ = draw_wide(n_classes=n_classes)
+    residuals = np.bincount(codes) / len(codes) - np.eye(n_classes)[codes]
+    threshold = 0.5 / np.linalg.norm(residuals.T @ X.astype(float) / len(X))
+    factors = np.array([1 - 1e-9, 1 + 1e-4])
+    ours = run(X, codes, everything(codes, 2), C=threshold * factors)
+    assert ours.collapsed.tolist() == [True, False]
+    assert ours.converged.all()
+    assert 0 < ours.weight_norm[1] < 0.01
+
+
+def test_wide_rows_are_solved_with_the_leading_part_of_their_spectrum():
+    X, codes, sample_weights = draw_wide(1_500, 500)
+    ours = run(X, codes, sample_weights, "l2", 1.0)
+    assert ours.converged.all()
+    for fit in range(3):
+        theirs = l2_reference(X.astype(float), codes, sample_weights[:, fit], 1.0)
+        np.testing.assert_allclose(ours.weights[fit], theirs.coef_, rtol=1e-5, atol=1e-6)
+
+
+# ---- starts
+
+
+@pytest.mark.parametrize(("objective", "C"), [("uni", 400.0), ("l2", 100.0)])
+@pytest.mark.parametrize("n", [3_000, 90])
+def test_a_near_start_leads_to_the_same_optimum_in_fewer_steps(n, objective, C):
+    X, codes = draw(n, 200)
+    sample_weights = everything(codes, 2)
+    near = run(X, codes, sample_weights, objective, 0.95 * C)
+    cold = run(X, codes, sample_weights, objective, C)
+    warm = run(X, codes, sample_weights, objective, C, (near.weights, near.intercepts))
+    same(warm, cold)
+    assert (warm.n_iter < cold.n_iter).all()
+    assert warm.converged.all()
+
+
+@both
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_a_start_at_the_optimum_stays_there(n_classes, objective, C):
+    X, codes, sample_weights = draw_wide(n_classes=n_classes)
+    cold = run(X, codes, sample_weights, objective, C)
+    warm = run(X, codes, sample_weights, objective, C, (cold.weights, cold.intercepts))
+    assert warm.n_iter.max() <= 1
+    same(warm, cold)
+
+
+def test_a_start_of_zero_is_none_and_a_collapsed_fit_needs_none():
+    X, codes, sample_weights = draw_wide()
+    Cs = np.array([400.0, 1e-3, 400.0])
+    cold = run(X, codes, sample_weights, C=Cs)
+    start = (np.zeros_like(cold.weights), np.ones_like(cold.intercepts))
+    start[0][1] = 1
+    warm = run(X, codes, sample_weights, C=Cs, start=start)
+    same(warm, cold)
+    assert warm.collapsed.tolist() == [False, True, False]
+    np.testing.assert_array_equal(warm.n_iter, cold.n_iter)
+
+
+# ---- torch, and memory
+
+
+@both
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [3_000, 300, 90])
+def test_tensors_give_what_arrays_give(n, dtype, objective, C):
+    X, codes = draw(n, 200)
+    X, sample_weights = X.astype(dtype), everything(codes, 2)
+    array = run(X, codes, sample_weights, objective, C)
+    tensor = run(torch.from_numpy(X), codes, sample_weights, objective, C)
+    same(tensor, array)
+    for name in names(Solution):
+        assert isinstance(getattr(tensor, name), np.ndarray)
+
+
+def test_tensors_of_half_precision_are_met_in_float32():
+    X, codes, sample_weights = draw_wide()
+    half = torch.from_numpy(X).bfloat16()
+    same(run(half, codes, sample_weights), run(half.double(), codes, sample_weights))
+
+
+def test_the_three_operations_are_those_on_centred_rows_in_either_precision():
+    X = draw_wide(offset=2.0)[0]
+    rng = np.random.default_rng(0)
+    W, R, s = rng.standard_normal((200, 3)), rng.standard_normal((3_000, 3)), rng.random(3_000)
+    centred = X - X.mean(axis=0, dtype=float)
+    expected = centred @ W, centred.T @ R, (centred.T * s) @ centred
+    for rows in (X, X.astype(float), torch.from_numpy(X)):
+        met = Rows.of(rows, np.ones(3_000, dtype=bool))
+        rtol = 1e-4 if met.dtype == np.float32 else 1e-12
+        for found, wanted in zip(
+            (met.scores(W), met.gradients(R), met.moments(s)), expected, strict=True
+        ):
+            np.testing.assert_allclose(found, wanted, atol=rtol * np.abs(wanted).max())
+
+
+def test_a_solve_of_arrays_imports_no_torch():
+    code = (
+        "import sys, numpy as np; from probes.solvers import lbfgs; "
+        "lbfgs.solve(np.eye(4, 2), np.arange(4) % 2, np.ones((4, 1)), n_classes=2, "
+        "objective='l2', C=1.0, max_iter=9, tol=1e-8); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("n_fits", [5, 40])
+def test_a_solve_holds_less_than_a_third_of_the_embeddings_beside_them(n_fits):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20_552, 1_536), dtype=np.float32)
+    X /= np.sqrt(1 + np.arange(1_536, dtype=np.float32))
+    codes = (X[:, 0] + X[:, 1] + 0.5 * rng.standard_normal(len(X)) > 0).astype(int)
+    sample_weights = (rng.random((len(X), n_fits)) < 0.64).astype(float)
+    tracemalloc.start()
+    ours = run(X, codes, sample_weights)
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert ours.converged.all()
+    assert held < 0.3 * X.nbytes
 
 
 # ---- refusals
