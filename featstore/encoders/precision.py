@@ -21,7 +21,7 @@ __all__ = [
     "recommended_precision",
 ]
 
-# Below it an embedding is another one: the issue of this rule, and what published checks ask for.
+# A cosine below this counts as another embedding: what this project asks of a precision.
 LEAST_COSINE = 0.999
 
 
