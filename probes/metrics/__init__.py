@@ -5,7 +5,7 @@ of the annotations at once, which is what a bootstrap is. A value that is undefi
 :func:`all_metrics` says why. Nothing here knows of models, splits or stores.
 """
 
-from probes.metrics.bootstrap import Bootstrap, bootstrap, bootstrap_difference
+from probes.metrics.bootstrap import Bootstrap, BootstrapTest, bootstrap, bootstrap_difference
 from probes.metrics.calibration import brier, calibration_error
 from probes.metrics.delong import (
     DeLongTest,
@@ -21,6 +21,7 @@ from probes.metrics.thresholds import balanced_accuracy, f1
 __all__ = [
     "METRICS",
     "Bootstrap",
+    "BootstrapTest",
     "DeLongTest",
     "Interval",
     "Value",

@@ -9,53 +9,106 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from probes.errors import ProbesError
-from probes.metrics.delong import check_confidence
+from probes.metrics.cases import Cases, number_slides
+from probes.metrics.delong import Interval, check_confidence
 from probes.metrics.summary import METRICS
 
-__all__ = ["Bootstrap", "bootstrap", "bootstrap_difference"]
+__all__ = ["Bootstrap", "BootstrapTest", "bootstrap", "bootstrap_difference"]
 
 DRAWS_AT_ONCE = 100  # weights of 4,110 annotations: 3 MB, which a cache holds
+WEIGHTS_AT_ONCE = 8_000_000  # 64 MB, on which a metric makes a few more of that size
+ROUNDING = 1e-12  # draws that are no further apart are alike
 
 
 @dataclass(frozen=True, eq=False)
-class Bootstrap:
-    """A metric, or a difference of two, and how it varies over draws.
-
-    With many fits each number is an array of shape (fits,).
+class Bootstrap(Interval):
+    """A metric and how it varies over draws.
 
     Parameters
     ----------
-    estimate : float or ndarray
-        On the annotations as they are.
-    low, high : float or ndarray
-        Percentile interval.
-    standard_error : float or ndarray
-        Standard deviation over draws (n - 1).
-    confidence : float
-        Of the interval, in 0..1.
+    estimate, low, high, standard_error, confidence, reason
+        As of :class:`probes.metrics.Interval`: the estimate on the annotations as they are, the
+        interval of percentiles, the standard deviation over draws (n - 1).
     repeats, n_left_out : int
         Draws made, and those in which the metric was undefined, which count nowhere else.
     n_drawn : int
         Slides in each draw, or annotations where none were given.
     seed : int
         Of the draws.
-    reason : str
-        Why numbers are NaN; empty where none is.
+    problem : str
+        Why these draws give no interval of any fit; empty where they do.
     values : ndarray of shape (repeats,) or (repeats, fits)
         The metric in each draw, NaN where it was left out.
     """
 
-    estimate: float | np.ndarray
-    low: float | np.ndarray
-    high: float | np.ndarray
-    standard_error: float | np.ndarray
-    confidence: float
     repeats: int
     n_left_out: int
     n_drawn: int
     seed: int
-    reason: str
+    problem: str = field(repr=False)
     values: np.ndarray = field(repr=False)
+
+    def difference(self, a, b):
+        """Compare fits with each other on these draws.
+
+        Parameters
+        ----------
+        a, b : int or array-like of int
+            Which fits: each of ``a`` is compared with that of the same place in ``b``.
+
+        Returns
+        -------
+        BootstrapTest
+            Of the metric of ``a`` less that of ``b``.
+
+        Raises
+        ------
+        ProbesError
+            If this is the bootstrap of one fit.
+
+        Examples
+        --------
+        >>> rng = np.random.default_rng(0)
+        >>> labels = rng.random(300) < 0.4
+        >>> models = np.array([2.0, 2.0, 0.5]) * labels[:, None] + rng.normal(size=(300, 3))
+        >>> drawn = bootstrap("auroc", labels, models)
+        >>> first, second = np.triu_indices(3, 1)
+        >>> (drawn.difference(first, second).p < 0.05).tolist()
+        [False, True, True]
+        """
+        if self.values.ndim == 1:
+            raise ProbesError("this is the bootstrap of one fit; give scores of shape (n, fits)")
+        found = _summary(
+            self.estimate[a] - self.estimate[b],
+            self.values[:, a] - self.values[:, b],
+            undefined=np.where(np.isnan(self.estimate[a]), self.reason[a], self.reason[b]),
+            problem=self.problem,
+            confidence=self.confidence,
+            n_drawn=self.n_drawn,
+            seed=self.seed,
+        )
+        return BootstrapTest(**vars(found), p=_p(found))
+
+
+@dataclass(frozen=True, eq=False)
+class BootstrapTest(Bootstrap):
+    """A difference of a metric between two models, and how it varies over draws.
+
+    Parameters
+    ----------
+    estimate, low, high, standard_error, confidence, reason, ...
+        As of :class:`Bootstrap`, of the difference.
+    p : float or ndarray
+        Two-sided; NaN where there is a reason.
+
+    Notes
+    -----
+    p is twice the share of draws on the side of 0 where fewer are, those at 0 counting and one more
+    added (Davison and Hinkley 1997, chapter 4), so at least 2 / (repeats + 1). It says what the
+    percentile interval says: below 0.05, to within a draw, where that of 95 % leaves out 0.
+    """
+
+    p: float | np.ndarray
 
 
 def bootstrap(
@@ -87,7 +140,8 @@ def bootstrap(
     Raises
     ------
     ProbesError
-        If the metric is unknown or shapes do not fit.
+        If the metric is unknown, shapes do not fit, a slide has no name, or the seed is no whole
+        number, so that nobody could repeat the draws.
 
     Notes
     -----
@@ -95,7 +149,10 @@ def bootstrap(
     By slide: Field and Welsh (2007), the cluster bootstrap. As many slides are drawn as there are,
     so the number of annotations varies from draw to draw. With few slides (fewer than about 30:
     Cameron, Gelbach and Miller 2008) the interval is too narrow. Draws are not stratified: one in
-    which the metric is undefined, such as of one class, is left out and counted.
+    which the metric is undefined, such as of one class, is left out and counted. Where all of a
+    class is on one slide, every draw that is kept holds that slide, and nothing is known of how it
+    varies: there is no interval. Nor is there where every draw gives the same value, as at an AUROC
+    of 1.
 
     Examples
     --------
@@ -109,11 +166,23 @@ def bootstrap(
     (True, 200, 40)
     """
     check_confidence(confidence)
-    function, labels = _metric(metric), np.asarray(labels)
+    _check_draws(repeats, seed)
+    function, cases = _metric(metric), Cases.of(labels, scores, classes)
+    slides_N = number_slides(groups, len(cases.codes))
     estimate = function(labels, scores, classes)
-    codes = _codes(groups, len(labels))
-    values = _over_draws(function, labels, scores, classes, codes, repeats, seed)
-    return _summary(estimate, values, codes, confidence=confidence, seed=seed)
+    draws = _draws(slides_N, repeats, np.random.default_rng(seed))
+    values = np.concatenate(
+        [np.moveaxis(function(labels, scores, classes, weights=drawn), -1, 0) for drawn in draws]
+    )
+    return _summary(
+        estimate,
+        values,
+        undefined=cases.missing() or "the metric is undefined on these annotations",
+        problem=_problem(cases, slides_N, values, by_slide=groups is not None),
+        confidence=confidence,
+        n_drawn=_n_drawn(slides_N),
+        seed=seed,
+    )
 
 
 def bootstrap_difference(
@@ -131,35 +200,47 @@ def bootstrap_difference(
 
     Returns
     -------
-    Bootstrap
-        Of the difference.
+    BootstrapTest
+        Of the difference, with p; numbers for one pair, arrays (fits,) for many.
 
     Raises
     ------
     ProbesError
-        If the metric is unknown or shapes do not fit.
+        As for :func:`bootstrap`.
+
+    See Also
+    --------
+    Bootstrap.difference : All pairs of several models from one set of draws.
 
     Examples
     --------
     >>> rng = np.random.default_rng(0)
     >>> labels = rng.random(300) < 0.4
     >>> good, poor = (signal * labels + rng.normal(size=300) for signal in (2.0, 0.5))
-    >>> bootstrap_difference("auroc", labels, good, poor).low > 0.1
-    True
+    >>> found = bootstrap_difference("auroc", labels, good, poor)
+    >>> found.low > 0.1, round(found.p, 3)
+    (True, 0.002)
     """
-    check_confidence(confidence)
     if np.shape(a) != np.shape(b):
         raise ProbesError(
             f"scores of shape {np.shape(a)} and {np.shape(b)}; give two of the same shape"
         )
-    function, labels, codes = _metric(metric), np.asarray(labels), _codes(groups, len(labels))
-    estimates = [function(labels, scores, classes) for scores in (a, b)]
-    of_a, of_b = (
-        _over_draws(function, labels, scores, classes, codes, repeats, seed) for scores in (a, b)
+    a, b = np.asarray(a), np.asarray(b)
+    many = a.ndim == (2 if classes is None else 3)
+    both = np.concatenate([a, b], axis=1) if many else np.stack([a, b], axis=1)
+    drawn = bootstrap(
+        metric,
+        labels,
+        both,
+        classes,
+        groups=groups,
+        repeats=repeats,
+        confidence=confidence,
+        seed=seed,
     )
-    return _summary(
-        estimates[0] - estimates[1], of_a - of_b, codes, confidence=confidence, seed=seed
-    )
+    n_fits = a.shape[1] if many else 1
+    first = np.arange(n_fits) if many else 0
+    return drawn.difference(first, first + n_fits)
 
 
 def _metric(metric):
@@ -170,70 +251,80 @@ def _metric(metric):
     return METRICS[metric]
 
 
-def _codes(groups, n):
-    """Assign numbers to slides in order of appearance, so that their names change no draw: (n,)."""
-    if groups is None:
-        return np.arange(n)
-    groups = np.asarray(groups)
-    if groups.shape != (n,):
-        raise ProbesError(f"groups of shape {groups.shape} for {n} labels; give ({n},)")
-    _, first, codes = np.unique(groups, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[codes]
-
-
-def _over_draws(function, labels, scores, classes, codes, repeats, seed):
-    """Compute the metric in each draw: (repeats,) or (repeats, fits)."""
+def _check_draws(repeats, seed):
     if repeats < 2:
         raise ProbesError(f"repeats={repeats} gives no interval; give 2 or more, such as 1000")
-    values = [
-        np.moveaxis(function(labels, scores, classes, weights=weights), -1, 0)
-        for weights in _draws(codes, repeats, np.random.default_rng(seed))
-    ]
-    return np.concatenate(values)
+    if not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ProbesError(f"seed={seed!r} cannot be drawn from again; give a whole number from 0")
 
 
-def _draws(codes, repeats, rng):
+def _draws(slides_N, repeats, rng):
     """Yield weights (n, draws), a few draws at once."""
-    n_drawn = _n_drawn(codes)
-    for start in range(0, repeats, DRAWS_AT_ONCE):
-        n_draws = min(DRAWS_AT_ONCE, repeats - start)
+    n_drawn = _n_drawn(slides_N)
+    at_once = min(DRAWS_AT_ONCE, max(WEIGHTS_AT_ONCE // max(len(slides_N), 1), 1))
+    for start in range(0, repeats, at_once):
+        n_draws = min(at_once, repeats - start)
         drawn = rng.integers(max(n_drawn, 1), size=(n_draws, n_drawn))
         of_draw = drawn + n_drawn * np.arange(n_draws)[:, None]
         times = np.bincount(of_draw.ravel(), minlength=n_draws * n_drawn)
-        yield np.ascontiguousarray(times.reshape(n_draws, n_drawn).T, np.float64)[codes]
+        yield np.ascontiguousarray(times.reshape(n_draws, n_drawn).T, np.float64)[slides_N]
 
 
-def _n_drawn(codes):
-    return int(codes.max()) + 1 if len(codes) else 0
+def _n_drawn(slides_N):
+    return int(slides_N.max()) + 1 if len(slides_N) else 0
 
 
-def _summary(estimate, values, codes, *, confidence, seed):
-    left_out = np.isnan(values.reshape(len(values), -1)).any(axis=1)
-    kept, n_drawn = values[~left_out], _n_drawn(codes)
-    reason = _reason(estimate, len(kept), len(values), n_drawn)
-    if reason:
-        low = high = error = np.full(values.shape[1:], np.nan)
-    else:
-        low, high = np.quantile(kept, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-        error = kept.std(axis=0, ddof=1)
+def _left_out(values):
+    """In which draws the metric is undefined, (repeats,)."""
+    return np.isnan(values.reshape(len(values), -1)).any(axis=1)
+
+
+def _problem(cases, slides_N, values, *, by_slide):
+    """Why the draws give no interval of any fit, empty where they do."""
+    n_left_out = int(_left_out(values).sum())
+    lone = cases.lone_class(slides_N, by_slide=by_slide)
+    if _n_drawn(slides_N) == 1:
+        return "there is one slide or annotation to draw from, and every draw is the same"
+    if n_left_out and lone:  # every draw that is kept holds that slide: it does not vary
+        return lone
+    if n_left_out > len(values) - 2:
+        return f"the metric is undefined in {n_left_out} of {len(values)} draws; make more"
+    return ""
+
+
+def _summary(estimate, values, *, undefined, problem, confidence, **settings):
+    """Bootstrap of what varies as ``values``, its NaN with their reasons."""
+    left_out = _left_out(values)
+    kept = values[~left_out]
+    varies = np.full(values.shape[1:], False)
+    low = high = error = np.full(values.shape[1:], np.nan)
+    if not problem and len(kept):
+        varies = np.ptp(kept, axis=0) > ROUNDING
+        error = np.where(varies, kept.std(axis=0, ddof=1), 0.0)
+        bounds = np.quantile(kept, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+        low, high = np.where(varies, bounds, np.nan)
+    why = problem or "every draw gives the same value, from which no interval follows"
+    reason = np.where(np.isnan(estimate), undefined, np.where(varies, "", why))
     return Bootstrap(
-        estimate,
-        *(number.item() if np.ndim(number) == 0 else number for number in (low, high, error)),
+        *(_plain(number) for number in (estimate, low, high, error)),
         confidence=confidence,
         repeats=len(values),
         n_left_out=int(left_out.sum()),
-        n_drawn=n_drawn,
-        seed=seed,
-        reason=reason,
+        reason=_plain(reason),
+        problem=problem,
         values=values,
+        **settings,
     )
 
 
-def _reason(estimate, n_kept, repeats, n_drawn):
-    if np.isnan(estimate).any():
-        return "the metric is undefined on these annotations; all_metrics says why"
-    if n_drawn == 1:
-        return "there is one slide or annotation to draw from, and every draw is the same"
-    if n_kept < 2:
-        return f"the metric is undefined in {repeats - n_kept} of {repeats} draws; make more"
-    return ""
+def _p(drawn):
+    """Twice the smaller share of draws on one side of 0, which is on both."""
+    kept = drawn.values[~_left_out(drawn.values)]
+    n_beyond = np.minimum((kept <= 0).sum(axis=0), (kept >= 0).sum(axis=0))
+    p = np.minimum(2 * (n_beyond + 1) / (len(kept) + 1), 1)
+    return _plain(np.where(np.asarray(drawn.reason) == "", p, np.nan))
+
+
+def _plain(value):
+    """Return the only value, or all."""
+    return np.asarray(value).item() if np.ndim(value) == 0 else value

@@ -10,6 +10,8 @@ from probes.metrics.cases import Cases
 
 __all__ = ["brier", "calibration_error"]
 
+SUM_TOLERANCE = 1e-3  # float16 rounds each of a row's probabilities by up to 5e-4 of itself
+
 
 def brier(labels, scores, classes=None, *, weights=None):
     """Mean squared difference of probability and outcome.
@@ -27,7 +29,7 @@ def brier(labels, scores, classes=None, *, weights=None):
     Raises
     ------
     ProbesError
-        If scores are no probabilities.
+        If scores are no probabilities: outside of 0..1, or rows of classes that do not sum to 1.
 
     Notes
     -----
@@ -40,7 +42,7 @@ def brier(labels, scores, classes=None, *, weights=None):
     0.025
     """
     cases = Cases.of(labels, scores, classes, weights)
-    cases.check_probabilities()
+    _check_probabilities(scores, classes)
     return cases.measure(_squared_error, every_class=False)
 
 
@@ -62,7 +64,7 @@ def calibration_error(labels, scores, classes=None, *, bins=15, weights=None):
     Raises
     ------
     ProbesError
-        If scores are no probabilities, or there is not a bin.
+        If scores are no probabilities, as for :func:`brier`, or there is not a bin.
 
     Notes
     -----
@@ -80,8 +82,25 @@ def calibration_error(labels, scores, classes=None, *, bins=15, weights=None):
     if bins < 1:
         raise ProbesError(f"bins={bins} is not a number of bins; give 1 or more")
     cases = Cases.of(labels, scores, classes, weights)
-    cases.check_probabilities()
+    _check_probabilities(scores, classes)
     return cases.measure(lambda it: _distance_by_bin(it, bins), every_class=False)
+
+
+def _check_probabilities(scores, classes):
+    scores = np.asarray(scores, np.float64)
+    if scores.size and not 0 <= scores.min() <= scores.max() <= 1:
+        raise ProbesError(
+            f"scores range from {scores.min():g} to {scores.max():g}; this metric is of "
+            "probabilities, give values in 0..1"
+        )
+    if classes is None or not scores.size:
+        return
+    sums = scores.sum(axis=-1)
+    if np.abs(sums - 1).max() > SUM_TOLERANCE:
+        raise ProbesError(
+            f"probabilities of the classes sum to {sums.min():g} to {sums.max():g}; this metric "
+            "needs rows that sum to 1"
+        )
 
 
 def _squared_error(cases):
@@ -89,21 +108,28 @@ def _squared_error(cases):
         errors_NF = (cases.scores - cases.positive[:, None]) ** 2
     else:
         outcomes_NC = cases.codes[:, None] == np.arange(cases.n_classes)
-        errors_NF = ((cases.scores - outcomes_NC) ** 2).sum(axis=1, keepdims=True)
+        errors_NF = ((cases.scores - outcomes_NC[:, None]) ** 2).sum(axis=2)
     return errors_NF.T @ cases.weights / cases.weights.sum(axis=0)
 
 
 def _distance_by_bin(cases, bins):
     if cases.n_classes == 2:
-        said_NF, so_N = cases.scores, cases.positive
+        said_NF, so_NF = cases.scores, np.broadcast_to(cases.positive[:, None], cases.scores.shape)
     else:
-        said_NF = cases.scores.max(axis=1, keepdims=True)
-        so_N = cases.scores.argmax(axis=1) == cases.codes
-    distances_FR = [_distances(so_N, said_N, bins) @ cases.weights for said_N in said_NF.T]
-    return np.abs(distances_FR).sum(axis=1) / cases.weights.sum(axis=0)
+        said_NF, so_NF = (
+            cases.scores.max(axis=2),
+            cases.scores.argmax(axis=2) == cases.codes[:, None],
+        )
+    distance_FR = [
+        _distance(said_N, so_N - said_N, cases.weights, bins)
+        for said_N, so_N in zip(said_NF.T, so_NF.T, strict=True)
+    ]
+    return np.stack(distance_FR) / cases.weights.sum(axis=0)
 
 
-def _distances(so_N, said_N, bins):
-    """Outcome less probability, each in the row of its bin: (bins, n)."""
-    place_N = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], said_N, side="left")
-    return np.where(np.arange(bins)[:, None] == place_N, so_N - said_N, 0.0)
+def _distance(said_N, miss_N, weights_NR, bins):
+    """Sum over bins of the absolute weighted sum of outcome less probability: (weightings,)."""
+    upper_edges = np.arange(1, bins) / bins  # linspace misses some by a rounding
+    bin_N = np.searchsorted(upper_edges, said_N, side="left")
+    sums_BR = [miss_N[bin_N == b] @ weights_NR[bin_N == b] for b in np.unique(bin_N)]
+    return np.abs(sums_BR).sum(axis=0)

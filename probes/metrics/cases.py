@@ -9,7 +9,7 @@ import numpy as np
 
 from probes.errors import ProbesError
 
-__all__ = ["Cases"]
+__all__ = ["Cases", "count_slides", "number_slides"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,9 +20,8 @@ class Cases:
     ----------
     codes : ndarray of int, shape (n,)
         Class of each annotation, -1 where it has none of ``names``.
-    scores : ndarray of float64, shape (n, fits) or (n, n_classes)
-        With two classes the score of the second, a column per fit; with more a column per class,
-        of one fit.
+    scores : ndarray of float64, shape (n, fits) or (n, fits, n_classes)
+        With two classes the score of the second; with more that of each class.
     weights : ndarray of float64, shape (n, weightings)
         How often each annotation counts.
     names : tuple
@@ -49,8 +48,8 @@ class Cases:
         labels : array-like of shape (n,)
             True or 1 for the positive class and False or 0 for the other; with ``classes``, their
             names.
-        scores : array-like of shape (n,), (n, fits) or (n, n_classes)
-            Of the positive class, a column per fit; with ``classes`` a column per class.
+        scores : array-like of shape (n,) or (n, fits); with classes (n, [fits,] n_classes)
+            Of the positive class; with ``classes`` of each, in their order.
         classes : sequence of names, optional
             Two or more; with two the second is the positive one.
         weights : array-like of shape (n,) or (n, weightings), optional
@@ -59,24 +58,24 @@ class Cases:
         Raises
         ------
         ProbesError
-            If shapes do not fit, a score is NaN, a weight is negative or a label is neither 0 nor 1
-            and no classes are given.
+            If shapes do not fit, a score is no number or NaN, a weight is negative, a class is
+            named twice, or a label is neither 0 nor 1 and no classes are given.
         """
-        labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
-        names = (0, 1) if classes is None else tuple(np.asarray(classes).tolist())
+        labels, scores = np.asarray(labels), _numbers(scores, "scores")
+        names = (0, 1) if classes is None else _names(classes)
         _check_scores(labels, scores, None if classes is None else names)
-        weights = np.ones(len(labels)) if weights is None else np.asarray(weights, np.float64)
+        weights = np.ones(len(labels)) if weights is None else _numbers(weights, "weights")
         _check_weights(labels, weights)
         codes = _codes(labels, names, named=classes is not None)
+        fits = scores.shape[1:] if classes is None else scores.shape[1:-1]
         if classes is not None and len(names) == 2:
-            scores = scores[:, 1]
-        shape = scores.shape[1:] if len(names) == 2 else ()
+            scores = scores[..., 1]
         return cls(
             codes,
-            _columns(scores),
-            _columns(weights),
+            scores if fits else scores[:, None],
+            weights if weights.ndim == 2 else weights[:, None],
             names,
-            shape + weights.shape[1:],
+            fits + weights.shape[1:],
             _problem(labels, codes),
         )
 
@@ -130,24 +129,92 @@ class Cases:
             values = np.where(undefined_R, np.nan, values).reshape(self.shape)
         return float(values) if values.ndim == 0 else values
 
-    def check_probabilities(self):
-        """Refuse scores outside of 0..1."""
-        if len(self.scores) and not 0 <= self.scores.min() <= self.scores.max() <= 1:
-            raise ProbesError(
-                f"scores range from {self.scores.min():g} to {self.scores.max():g}; this "
-                "metric is of probabilities, give values in 0..1"
-            )
+    def lone_class(self, slides, *, by_slide):
+        """Why nothing is known of how a class varies, empty where there are two of each.
+
+        Parameters
+        ----------
+        slides : ndarray of int, shape (n,)
+            As from :func:`number_slides`.
+        by_slide : bool
+            Whether slides were given; else each annotation stands alone.
+        """
+        for code, name in enumerate(self.names):
+            own = self.codes == code
+            if count_slides(slides[own]) == 1:
+                n = int(own.sum())
+                if by_slide:
+                    return (
+                        f"all {n} labels {name!r} are on one slide; two slides with each are needed"
+                    )
+                return f"there is 1 label {name!r}; two of each class are needed"
+        return ""
+
+
+def number_slides(groups, n):
+    """Give each slide a number in order of appearance, so that its name changes no draw: (n,).
+
+    Parameters
+    ----------
+    groups : array-like of shape (n,) or None
+        Slide of each annotation; None: each is a slide of its own.
+    n : int
+        Number of annotations.
+
+    Raises
+    ------
+    ProbesError
+        If there is not one slide for each annotation.
+
+    Examples
+    --------
+    >>> number_slides(["b", "a", "b"], 3)
+    array([0, 1, 0])
+    """
+    if groups is None:
+        return np.arange(n)
+    from pandas import isna
+
+    groups = np.asarray(groups)
+    if groups.shape != (n,):
+        raise ProbesError(f"groups of shape {groups.shape} for {n} labels; give ({n},)")
+    n_missing = int(isna(groups).sum())
+    if n_missing:
+        raise ProbesError(f"groups are missing for {n_missing} of {n} labels; name every slide")
+    names = groups.tolist()
+    number = {name: code for code, name in enumerate(dict.fromkeys(names))}
+    return np.array([number[name] for name in names], int)
+
+
+def count_slides(numbers):
+    """Count the slides among numbers of :func:`number_slides`, without sorting."""
+    return int(np.count_nonzero(np.bincount(numbers)))
+
+
+def _numbers(values, what):
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ProbesError(f"{what} are no array of numbers ({error})") from None
+
+
+def _names(classes):
+    names = np.asarray(classes)
+    if names.ndim != 1 or len(names) < 2 or len(set(names.tolist())) < len(names):
+        raise ProbesError(f"classes={classes!r}; name two or more, each once, in order of columns")
+    return tuple(names.tolist())
 
 
 def _check_scores(labels, scores, names):
-    n = len(labels)
+    n = len(labels) if labels.ndim else 0
     if labels.ndim != 1:
         raise ProbesError(f"labels of shape {labels.shape}; give one per annotation, ({n},)")
     if names is None:
-        fits, wanted = scores.ndim in (1, 2), f"({n},) or ({n}, fits)"
+        fits, wanted = scores.shape[1:], f"({n},) or ({n}, fits)"
     else:
-        fits, wanted = scores.shape == (n, len(names)), f"({n}, {len(names)}), a column per class"
-    if not fits or len(scores) != n:
+        fits, wanted = scores.shape[1:-1], f"({n}, {len(names)}), a column per class"
+    by_class = names is None or (scores.ndim > 1 and scores.shape[-1] == len(names))
+    if scores.shape[:1] != (n,) or len(fits) > 1 or fits == (0,) or not by_class:
         raise ProbesError(f"scores of shape {scores.shape} for {n} labels; give {wanted}")
     n_nan = int(np.isnan(scores).sum())
     if n_nan:
@@ -171,10 +238,9 @@ def _codes(labels, names, *, named):
     for code, name in enumerate(names):
         codes[labels == name] = code
     if not named and (codes < 0).any():
-        found = ", ".join(repr(label) for label in np.unique(labels)[:3].tolist())
         raise ProbesError(
-            f"labels hold {found}; give True or 1 for the positive class and False or 0 for the "
-            "other, or name the classes"
+            f"labels hold {_some(labels)}; give True or 1 for the positive class and False or 0 "
+            "for the other, or name the classes"
         )
     return codes
 
@@ -183,10 +249,10 @@ def _problem(labels, codes):
     if len(labels) == 0:
         return "there is no annotation to test on"
     if (codes < 0).any():
-        unknown = ", ".join(repr(label) for label in np.unique(labels[codes < 0])[:3].tolist())
-        return f"labels hold {unknown}, and there is no probability of that"
+        return f"labels hold {_some(labels[codes < 0])}, and there is no probability of that"
     return ""
 
 
-def _columns(values):
-    return values[:, None] if values.ndim == 1 else values
+def _some(labels):
+    """Name up to three of the different labels, which may be of different types."""
+    return ", ".join(repr(label) for label in list(dict.fromkeys(labels.tolist()))[:3])

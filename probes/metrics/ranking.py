@@ -13,6 +13,8 @@ from probes.metrics.cases import Cases
 
 __all__ = ["auroc", "average_precision", "sensitivity_at_specificity"]
 
+ROUNDING = 1e-12  # of a specificity; a million annotations differ by 1e-6
+
 
 def auroc(labels, scores, classes=None, *, weights=None):
     """Area under the ROC curve; for several classes the one-against-one macro average.
@@ -21,9 +23,9 @@ def auroc(labels, scores, classes=None, *, weights=None):
     ----------
     labels : array-like of shape (n,)
         True or 1 for the positive class; with ``classes``, their names.
-    scores : array-like of shape (n,), (n, fits) or (n, n_classes)
-        Scores of the positive class, a column per fit; with ``classes`` the probabilities of one
-        fit, a column per class.
+    scores : array-like of shape (n,) or (n, fits); with classes (n, [fits,] n_classes)
+        Scores of the positive class, a column per fit; with ``classes`` the probabilities of each
+        class, in their order.
     classes : sequence of names, optional
         With two the second is the positive one.
     weights : array-like of shape (n,) or (n, weightings), optional
@@ -37,7 +39,7 @@ def auroc(labels, scores, classes=None, *, weights=None):
     Raises
     ------
     ProbesError
-        If shapes do not fit or a score is NaN.
+        If shapes do not fit, a score is NaN or a weight is negative.
 
     Notes
     -----
@@ -116,7 +118,8 @@ def sensitivity_at_specificity(labels, scores, classes=None, *, specificity=0.9,
     -----
     Every score is a threshold, and so is one above all; an annotation counts as positive where its
     score is the threshold or more, so equal scores go together. Nothing is interpolated between
-    thresholds: the operating point exists (Fawcett 2006).
+    thresholds: the operating point exists (Fawcett 2006). A specificity that falls short by less
+    than 1e-12 is reached, so that rounding of weights that are fractions decides nothing.
 
     Examples
     --------
@@ -129,7 +132,8 @@ def sensitivity_at_specificity(labels, scores, classes=None, *, specificity=0.9,
         raise ProbesError(f"specificity={specificity:g} is no share; give a number in 0..1")
     cases = Cases.of(labels, scores, classes, weights)
     if cases.n_classes > 2:
-        return cases.measure(lambda _: np.nan, every_class=True)
+        undefined_FR = np.full((cases.scores.shape[1], cases.weights.shape[1]), np.nan)
+        return cases.measure(lambda _: undefined_FR, every_class=True)
     return cases.measure(lambda it: _sensitivity(it, specificity), every_class=True)
 
 
@@ -171,7 +175,8 @@ def _area(positive_N, scores_NF, weights_NR):
         _pairs_in_order(scores_N[positive_N], scores_N[~positive_N], weights_PR, weights_MR)
         for scores_N in scores_NF.T
     ]
-    return np.stack(right_FR) / (weights_PR.sum(axis=0) * weights_MR.sum(axis=0))
+    share_FR = np.stack(right_FR) / (weights_PR.sum(axis=0) * weights_MR.sum(axis=0))
+    return np.minimum(share_FR, 1)  # sums of fractions round
 
 
 def _pairs_in_order(scores_P, scores_M, weights_PR, weights_MR):
@@ -196,13 +201,13 @@ def _area_of_pair(cases, one, other):
     of_pair = np.isin(cases.codes, (one, other))
     codes, weights = cases.codes[of_pair], cases.weights[of_pair]
     scores = cases.scores[of_pair]
-    ways = [_area(codes == code, scores[:, [code]], weights) for code in (one, other)]
+    ways = [_area(codes == code, scores[..., code], weights) for code in (one, other)]
     return (ways[0] + ways[1]) / 2
 
 
 def _average_precision_against_rest(cases):
     values = [
-        _average_precision(cases.codes == code, cases.scores[:, [code]], cases.weights)
+        _average_precision(cases.codes == code, cases.scores[..., code], cases.weights)
         for code in range(cases.n_classes)
     ]
     return np.mean(values, axis=0)
@@ -219,7 +224,8 @@ def _steps_of_recall(positive_N, scores_N, weights_NR):
     true_PR = up_to_PR[-1] - up_to_PR[placements(scores_P, scores_P)[0]]
     called_PR = true_PR + up_to_MR[-1] - up_to_MR[placements(scores_P, scores_M)[0]]
     precision_PR = np.divide(true_PR, called_PR, out=np.zeros_like(true_PR), where=called_PR > 0)
-    return np.einsum("pr,pr->r", np.diff(up_to_PR, axis=0), precision_PR) / up_to_PR[-1]
+    gained_R = np.einsum("pr,pr->r", np.diff(up_to_PR, axis=0), precision_PR)
+    return np.minimum(gained_R / up_to_PR[-1], 1)  # sums of fractions round
 
 
 def _sensitivity(cases, specificity):
@@ -236,7 +242,7 @@ def _sensitivity_of_fit(positive_N, scores_N, weights_NR, specificity):
     scores_P, scores_M = np.sort(scores_N[positive_N]), np.sort(scores_N[~positive_N])
     up_to_PR, up_to_MR = _weights_up_to(positive_N, scores_N, weights_NR)
     # true negatives over negatives: 2 / 10 is the same float as 0.2, 1 - 8 / 10 is not
-    n_below_R = (up_to_MR / up_to_MR[-1] < specificity).sum(axis=0)
+    n_below_R = (up_to_MR / up_to_MR[-1] < specificity - ROUNDING).sum(axis=0)
     not_above_M1 = np.append(0, placements(scores_M, scores_P)[1])
     missed_R = not_above_M1[np.minimum(n_below_R, len(scores_M))]
     total_R = up_to_PR[-1]

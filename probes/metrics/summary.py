@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from probes.errors import ProbesError
 from probes.metrics.calibration import brier, calibration_error
 from probes.metrics.cases import Cases
 from probes.metrics.ranking import auroc, average_precision, sensitivity_at_specificity
@@ -65,7 +66,7 @@ def all_metrics(labels, probabilities, classes=None):
     Raises
     ------
     ProbesError
-        If shapes do not fit or the numbers are no probabilities.
+        If shapes do not fit, the numbers are no probabilities or they are of many fits.
 
     Examples
     --------
@@ -76,6 +77,10 @@ def all_metrics(labels, probabilities, classes=None):
     0.047
     """
     cases = Cases.of(labels, probabilities, classes)
+    if cases.shape:
+        raise ProbesError(
+            f"probabilities of {cases.shape[0]} fits; give one, or call each metric by its name"
+        )
     return {
         name: _value(name, metric(labels, probabilities, classes), cases)
         for name, metric in METRICS.items()

@@ -37,7 +37,7 @@ def balanced_accuracy(labels, scores, classes=None, *, threshold=0.5, weights=No
     0.75
     """
     cases = Cases.of(labels, scores, classes, weights)
-    return cases.measure(lambda it: _mean_recall(it, threshold), every_class=True)
+    return cases.measure(lambda it: _of_classes(_recall, it, threshold), every_class=True)
 
 
 def f1(labels, scores, classes=None, *, threshold=0.5, weights=None):
@@ -45,10 +45,8 @@ def f1(labels, scores, classes=None, *, threshold=0.5, weights=None):
 
     Parameters
     ----------
-    labels, scores, classes, weights
-        As for :func:`probes.metrics.auroc`.
-    threshold : float
-        Scores of at least this are called positive; not used with more than two classes.
+    labels, scores, classes, threshold, weights
+        As for :func:`balanced_accuracy`.
 
     Returns
     -------
@@ -66,33 +64,34 @@ def f1(labels, scores, classes=None, *, threshold=0.5, weights=None):
     0.8
     """
     cases = Cases.of(labels, scores, classes, weights)
-    return cases.measure(lambda it: _mean_f1(it, threshold), every_class=True)
+    positive = (1,) if cases.n_classes == 2 else None
+    return cases.measure(lambda it: _of_classes(_f1, it, threshold, positive), every_class=True)
 
 
-def _mean_recall(cases, threshold):
-    recalls = []
-    for code in range(cases.n_classes):
-        called_NF, own_N = _called(cases, threshold, code), cases.codes == code
-        recalls.append(_weight(called_NF & own_N[:, None], cases) / _weight(own_N[:, None], cases))
-    return np.mean(recalls, axis=0)
+def _of_classes(of_class, cases, threshold, codes=None):
+    """Mean over classes, or some of them, of a function of hits, called and own weight."""
+    called_NF = _called(cases, threshold)
+    values = []
+    for code in range(cases.n_classes) if codes is None else codes:
+        of_NF, own_N1 = called_NF == code, (cases.codes == code)[:, None]
+        sums_FR = [_weight(chosen, cases) for chosen in (of_NF & own_N1, of_NF, own_N1)]
+        values.append(of_class(*sums_FR))
+    return np.mean(values, axis=0)
 
 
-def _mean_f1(cases, threshold):
-    codes = (1,) if cases.n_classes == 2 else range(cases.n_classes)
-    return np.mean([_f1_of_class(cases, threshold, code) for code in codes], axis=0)
+def _recall(hits_FR, called_FR, own_1R):
+    return hits_FR / own_1R
 
 
-def _f1_of_class(cases, threshold, code):
-    called_NF, own_N1 = _called(cases, threshold, code), (cases.codes == code)[:, None]
-    hits_FR = _weight(called_NF & own_N1, cases)
-    return 2 * hits_FR / (_weight(called_NF, cases) + _weight(own_N1, cases))
+def _f1(hits_FR, called_FR, own_1R):
+    return 2 * hits_FR / (called_FR + own_1R)
 
 
-def _called(cases, threshold, code):
-    """Which annotations each fit calls that class, (n, fits)."""
+def _called(cases, threshold):
+    """Which class each fit calls each annotation, (n, fits)."""
     if cases.n_classes > 2:
-        return cases.scores.argmax(axis=1)[:, None] == code
-    return (cases.scores >= threshold) == bool(code)
+        return cases.scores.argmax(axis=2)
+    return (cases.scores >= threshold).astype(int)
 
 
 def _weight(chosen_NF, cases):

@@ -56,9 +56,10 @@ def _cuml():
 
 
 def _on_device(X, cupy):
-    """X as an array of CuPy, without a copy where it is on the device already."""
+    """X as an array of CuPy, without a copy where it is on the device in 32 bits or more."""
     if is_tensor(X):
-        X = X.detach() if X.is_cuda else X.detach().numpy()
+        X = X.float() if X.element_size() < 4 else X  # CuPy has no bfloat16
+        X = X if X.is_cuda else X.numpy()
     return cupy.asarray(X)
 
 

@@ -20,8 +20,10 @@ from probes.solvers.linesearch import PenaltyAlong, line_search, slices
 __all__ = ["Optimum", "descend"]
 
 # Pairs of steps that L-BFGS remembers. Nocedal and Wright, Numerical Optimization, section 7.2,
-# find 3 to 20 useful.
-N_REMEMBERED = 10
+# find 3 to 20 useful. Several classes that a weak penalty lets a probe separate hang on a few rows
+# only, whose curvature takes many more to learn; so there are more where they are small.
+LEAST_REMEMBERED, MOST_REMEMBERED = 10, 80
+REMEMBERED_BYTES = 2**21
 
 # A round of steps ends when what is left to gain has fallen to (REACH * eps)**2 of what it was:
 # the errors of the passes, each eps of a step, are then still small beside what is left to step.
@@ -34,6 +36,10 @@ STALLED = 0.5
 # less than its changes were, and a gradient of the whole errs less than the sum of their gradients.
 SPENT = 0.5
 
+# Least curvature, as a share of the misfit: of rows that are wrong beyond doubt, as after a far
+# start, no curvature is left to go by.
+LEAST_CURVATURE = 1e-4
+
 
 @dataclass(frozen=True, eq=False)
 class Optimum:
@@ -44,15 +50,15 @@ class Optimum:
     points : (fits, rows, dim + 1) array
     objective : (fits,) array
         Mean loss and penalty.
-    gradient_norm : (fits,) array
-        Largest absolute entry.
+    gradients : (fits, rows, dim + 1) array
+        Of that objective; 0 of a collapsed fit, at whose kink 0 is a subgradient.
     n_iter : (fits,) array of int
     converged, collapsed : (fits,) arrays of bool
     """
 
     points: np.ndarray
     objective: np.ndarray
-    gradient_norm: np.ndarray
+    gradients: np.ndarray
     n_iter: np.ndarray
     converged: np.ndarray
     collapsed: np.ndarray
@@ -108,7 +114,7 @@ class _State:
         The misfits when a gradient was last taken of whole residuals, not of their changes.
     steps, changes, inverses : (remembered, fits, rows, dim + 1) arrays, (remembered, fits) array
         Steps, changes of the gradient, and 1 / (step . change); that of iteration i of a fit is in
-        place i modulo N_REMEMBERED, so what a fit remembers does not depend on its company.
+        place i modulo their number, whatever the fits beside it have done.
     active : (active,) array of int
         The fits that step; the attributes below are theirs.
     fits : Fits
@@ -122,9 +128,11 @@ class _State:
         self.points, self.gradients = np.zeros(shape), np.zeros(shape)
         self.losses, self.misfits, self.curvatures = np.zeros((3, n_fits))
         self.whole_misfits = np.full(n_fits, np.inf)
-        self.steps = np.zeros((N_REMEMBERED, *shape), dtype=rows.dtype)
+        fitting = REMEMBERED_BYTES // (2 * self.points.size * rows.dtype.itemsize)
+        self.n_remembered = int(np.clip(fitting, LEAST_REMEMBERED, MOST_REMEMBERED))
+        self.steps = np.zeros((self.n_remembered, *shape), dtype=rows.dtype)
         self.changes = np.zeros_like(self.steps)
-        self.inverses = np.zeros((N_REMEMBERED, n_fits))
+        self.inverses = np.zeros((self.n_remembered, n_fits))
         self.n_iter = np.zeros(n_fits, dtype=int)
         self.converged = np.zeros(n_fits, dtype=bool)
         self.collapsed = np.zeros(n_fits, dtype=bool)
@@ -202,10 +210,11 @@ class _State:
         gradients = self.gradients.copy()
         pulls = self.all_fits.pull(np.where(norms > 0, norms, 1))
         gradients[..., :-1] += _wide(pulls) * self.points[..., :-1]
+        gradients[self.collapsed] = 0
         return Optimum(
             points=self.points,
             objective=self.losses + self.all_fits.penalties(norms),
-            gradient_norm=np.where(self.collapsed, 0, np.abs(gradients).max(axis=(1, 2))),
+            gradients=gradients,
             n_iter=self.n_iter,
             converged=self.converged,
             collapsed=self.collapsed,
@@ -235,7 +244,7 @@ class _State:
         zero, where the norm has no gradient.
         """
         gradients = self.gradients[self.active]
-        stiffness = self.spectrum.stiffness(self.curvatures[self.active])
+        stiffness = self.spectrum.stiffness(self._curvatures())
         pulls = self.fits.strength
         if not self.fits.squared:
             pulls = _model_pull(self.spectrum.parts(gradients[..., :-1]), stiffness, pulls)
@@ -313,7 +322,7 @@ class _State:
 
     def _remember(self, steps, changes):
         """Keep a pair in the place of the oldest; where rounding leaves no curvature, forget it."""
-        places = self.n_iter[self.active] % N_REMEMBERED
+        places = self.n_iter[self.active] % self.n_remembered
         products = _dot(steps, changes)
         curved = products > 0
         self.steps[places, self.active] = steps
@@ -323,8 +332,8 @@ class _State:
     def _directions(self):
         """Directions of descent: the two-loop recursion, with our preconditioner inside."""
         n_iter = self.n_iter[self.active]
-        latest = range(1, 1 + min(N_REMEMBERED, n_iter.max()))
-        places = [((n_iter - back) % N_REMEMBERED, self.active) for back in latest]
+        latest = range(1, 1 + min(self.n_remembered, n_iter.max()))
+        places = [((n_iter - back) % self.n_remembered, self.active) for back in latest]
         directions = -self._objective_gradients()
         shares = []
         for place in places:
@@ -345,7 +354,7 @@ class _State:
         direction out of its curvature. This saves no steps, but near a collapse, where the weights
         are small and the norm curves most, a fit would else be taken for settled too early.
         """
-        curvatures, weights = self.curvatures[self.active], self.points[self.active, :, :-1]
+        curvatures, weights = self._curvatures(), self.points[self.active, :, :-1]
         norms = _norms(weights)
         pulls = self.fits.pull(norms)
         stiffness = self.spectrum.stiffness(curvatures)
@@ -359,6 +368,11 @@ class _State:
             shares = pulls * _dot(along, divided[..., :-1]) / left
             divided[..., :-1] += _wide(shares) * self.spectrum.divide(along, divisors)
         return divided
+
+    def _curvatures(self):
+        """Mean curvatures, above 0, of the active fits."""
+        least = LEAST_CURVATURE * self.misfits[self.active] + np.finfo(float).tiny
+        return np.maximum(self.curvatures[self.active], least)
 
     def _shares(self):
         """Estimate what is left to gain, as a share of the objective, (active,).

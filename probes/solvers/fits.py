@@ -11,9 +11,6 @@ import numpy as np
 
 __all__ = ["Fits"]
 
-# A class without rows has its optimal intercept at minus infinity; this frequency stands in.
-LEAST_FREQUENCY = 1e-12
-
 
 @dataclass(frozen=True, eq=False)
 class Fits:
@@ -22,7 +19,7 @@ class Fits:
     Attributes
     ----------
     sample_weights : (n, fits) array
-        As the user gave them.
+        Those of each fit over a power of 2, so that the largest is near 1.
     totals : (fits,) array
         Their sums.
     targets : (n, 1, rows) array of float
@@ -43,27 +40,37 @@ class Fits:
     scale: np.ndarray
 
     @classmethod
-    def of(cls, codes, sample_weights, *, n_classes, objective, C):
+    def of(cls, codes, sample_weights, *, n_classes, objective, C, of_v=True, unit=1.0):
         """Bring both objectives to this form.
+
+        Parameters
+        ----------
+        codes : (n,) array of int
+        sample_weights : (n, fits) array
+        n_classes : int
+            Each of which has rows in each fit.
+        objective, C
+            As for `probes.solvers.solve`.
+        of_v : bool
+            Whether `l2` of two classes penalises v itself; else it is of W, as of more classes.
+        unit : float
+            What features were divided by.
 
         Notes
         -----
         With two classes there is one row v, class 1 less class 0, and W = (-v/2, v/2), of norm
         ``norm(v) / sqrt(2)``; `l2` takes the norm of v itself, as scikit-learn does.
         """
-        single = sample_weights.astype(np.float32)  # of 0 and 1 nothing is lost in half the space
-        if not np.array_equal(single, sample_weights):
-            single = sample_weights.astype(np.float64, copy=False)
-        sample_weights = single
+        weights, units = _near_one(sample_weights)
+        totals = weights.sum(axis=0, dtype=np.float64)
         rows = [1] if n_classes == 2 else np.arange(n_classes)
-        totals = sample_weights.sum(axis=0, dtype=np.float64)
         squared = objective == "l2"
-        if squared:
-            strength, scale = 1 / (C * totals), C * totals
-        else:
-            strength, scale = 0.5 / C / (np.sqrt(2) if n_classes == 2 else 1), np.ones_like(C)
+        of_W = n_classes == 2 and not (squared and of_v)
+        norm_of_W = (np.sqrt(0.5) if of_W else 1.0) / unit  # per norm of the rows that are solved
+        scale = C * (totals * units) if squared else np.ones_like(C)
+        strength = norm_of_W**2 / scale if squared else 0.5 / C * norm_of_W
         targets = (codes[:, None, None] == np.asarray(rows)).astype(np.float64)
-        return cls(sample_weights, totals, targets, strength, squared, scale)
+        return cls(weights, totals, targets, strength, squared, scale)
 
     @property
     def n_rows(self):
@@ -140,9 +147,19 @@ class Fits:
 
     def best_intercepts(self):
         """Optimal intercepts of weights of zero: log odds of the classes, (fits, rows)."""
-        frequencies = (self.sample_weights.T @ self.targets[:, 0]) / self.totals[:, None]
-        frequencies = np.maximum(frequencies, LEAST_FREQUENCY)
+        sums = self.sample_weights.T @ self.targets[:, 0]
         if self.n_rows == 1:
-            return np.log(frequencies) - np.log1p(-frequencies)
-        logs = np.log(frequencies)
+            others = self.sample_weights.T @ (1 - self.targets[:, 0])
+            return np.log(sums) - np.log(others)
+        logs = np.log(sums)
         return logs - logs.mean(axis=1, keepdims=True)
+
+
+def _near_one(sample_weights):
+    """Weights over a power of 2 for each fit, and these; in float32 where nothing is lost by it."""
+    units = 2.0 ** np.floor(np.log2(sample_weights.max(axis=0).astype(np.float64)))
+    weights = sample_weights if (units == 1).all() else sample_weights / units
+    single = weights.astype(np.float32)  # of 0 and 1 nothing is lost in half the space
+    if np.array_equal(single, weights):
+        return single, units
+    return weights.astype(np.float64, copy=False), units

@@ -13,8 +13,8 @@ import numpy as np
 
 from probes.solvers.descent import descend
 from probes.solvers.fits import Fits
-from probes.solvers.rows import BLOCK_BYTES, Rows, in_float64
-from probes.solvers.solution import Solution
+from probes.solvers.rows import BLOCK_BYTES, Rows, in_float64, scale_of
+from probes.solvers.solution import Solution, of_all_classes
 from probes.solvers.spectrum import Spectrum
 
 __all__ = ["solve"]
@@ -50,17 +50,22 @@ def solve(X, codes, sample_weights, *, n_classes, objective, C, max_iter, tol, s
     """
     C = np.broadcast_to(np.asarray(C, dtype=np.float64), sample_weights.shape[1])
     solved, solutions = [], []
-    for group in _groups(sample_weights, X.shape[1]):
+    for group, present in _groups(codes, sample_weights, n_classes, X.shape[1]):
         shares = _shares(sample_weights, group)
-        rows, space, kept = _met(X, shares > 0)
-        spectrum = Spectrum.of(rows.moments(shares[kept]), len(group))
-        for batch in _batches(group, C, X.shape[1]):
+        rows, space, kept = _met(X, shares > 0, present, n_classes)
+        places = np.full(n_classes, -1)  # of each class among those present
+        places[present] = np.arange(len(present))
+        moments = rows.moments(shares[kept])
+        rows, spectrum = rows.trusted(moments), Spectrum.of(moments, len(group))
+        for batch in _batches(group, C, X.shape[1], len(present)):
             fits = Fits.of(
-                codes[kept],
+                places[codes[kept]],
                 sample_weights[kept][:, batch],
-                n_classes=n_classes,
+                n_classes=len(present),
                 objective=objective,
                 C=C[batch],
+                of_v=n_classes == 2,
+                unit=space.scale,
             )
             points = None if start is None else space.points(*(part[batch] for part in start))
             optimum = descend(rows, spectrum, fits, points, max_iter=max_iter, tol=tol)
@@ -69,36 +74,37 @@ def solve(X, codes, sample_weights, *, n_classes, objective, C, max_iter, tol, s
     return _joined(solutions, np.concatenate(solved))
 
 
-def _groups(sample_weights, dim):
-    """Part the fits into those with few rows, by the rows they use, and all others.
+def _groups(codes, sample_weights, n_classes, dim):
+    """Part the fits by the classes that have rows, and those with few rows by these.
 
     Parameters
     ----------
+    codes : (n,) array of int
     sample_weights : (n, fits) array
-    dim : int
+    n_classes, dim : int
 
     Returns
     -------
-    list of (fits in group,) arrays of int
+    list of (fits in group,) array of int and (n_present,) array of int
     """
-    groups, many = {}, []
+    groups = {}
     for fit, weights in enumerate(np.transpose(sample_weights)):
         used = weights > 0
-        if used.sum() < OWN_ROWS_PER_DIM * dim:
-            groups.setdefault(np.packbits(used).tobytes(), []).append(fit)
-        else:
-            many.append(fit)
-    return [np.asarray(group) for group in [*groups.values(), many] if group]
+        present = np.flatnonzero(np.bincount(codes[used], minlength=n_classes))
+        own = np.packbits(used).tobytes() if used.sum() < OWN_ROWS_PER_DIM * dim else b""
+        groups.setdefault((own, tuple(present)), []).append(fit)
+    return [(np.asarray(group), np.asarray(present)) for (_, present), group in groups.items()]
 
 
-def _batches(group, C, dim):
+def _batches(group, C, dim, n_classes):
     """Part the fits of a group into those whose scores are held at a time.
 
     Fits of like C take about as many steps, so they are put together.
     """
     n_columns = max(LEAST_COLUMNS, dim // DIM_PER_COLUMN)
+    n_fits = max(1, n_columns // (1 if n_classes == 2 else n_classes))
     ordered = group[np.argsort(C[group], kind="stable")]
-    return np.array_split(ordered, -(-len(group) // n_columns))
+    return np.array_split(ordered, -(-len(group) // n_fits))
 
 
 def _shares(sample_weights, group):
@@ -120,11 +126,20 @@ class _Space:
     ----------
     centre : (dim,) array
         Taken off the rows.
+    scale : float
+        What the rows are divided by then.
+    present : (n_present,) array of int
+        The classes that have rows.
+    n_classes : int
+        Number of all.
     span : (dim, n) array, or None
         Orthonormal columns that span the rows, where they are fewer than features.
     """
 
     centre: np.ndarray
+    scale: float
+    present: np.ndarray
+    n_classes: int
     span: np.ndarray | None = None
 
     def points(self, weights, intercepts):
@@ -133,17 +148,32 @@ class _Space:
         What is common to several classes changes no probability, and is left out.
         """
         intercepts = intercepts + weights @ self.centre
-        weights = weights if self.span is None else weights @ self.span
+        weights = (weights if self.span is None else weights @ self.span) * self.scale
         points = np.concatenate([weights, intercepts[..., None]], axis=2)
-        return points - points.mean(axis=1, keepdims=True) if points.shape[1] > 1 else points
+        if self.n_classes == 2:
+            return points
+        points = points[:, self.present]
+        if len(self.present) == 2:
+            return points[:, 1:] - points[:, :1]
+        return points - points.mean(axis=1, keepdims=True)
 
     def solved(self, points):
         """Weights and intercepts of points."""
-        weights = points[..., :-1] if self.span is None else points[..., :-1] @ self.span.T
-        return weights, points[..., -1] - weights @ self.centre
+        weights = self._along_features(points[..., :-1]) / self.scale
+        parts = weights, points[..., -1]
+        weights, intercepts = of_all_classes(*parts, self.present, self.n_classes)
+        return weights, intercepts - weights @ self.centre
+
+    def largest(self, gradients):
+        """Largest absolute entries of gradients in the centred features and the intercepts."""
+        along = self._along_features(gradients[..., :-1]) * self.scale
+        return np.maximum(np.abs(along).max(axis=(1, 2)), np.abs(gradients[..., -1]).max(axis=1))
+
+    def _along_features(self, weights):
+        return weights if self.span is None else weights @ self.span.T
 
 
-def _met(X, used):
+def _met(X, used, *classes):
     """Return the rows to be met, their space, and which of all rows they are.
 
     Few rows are copied, in float64: those that fit in a block, and those that are fewer than
@@ -155,14 +185,17 @@ def _met(X, used):
         exact = in_float64(X[kept])
         centre = exact.mean(axis=0)
         exact = exact - centre
+        scale = scale_of(np.abs(exact).max())
+        exact /= scale
         span = None
         if n_used < dim:
             span, coordinates = np.linalg.qr(exact.T)
             exact = coordinates.T
-        return Rows(exact, np.zeros(exact.shape[1]), exact.dtype), _Space(centre, span), kept
+        rows = Rows(exact, np.zeros(exact.shape[1]), 1.0, exact.dtype)
+        return rows, _Space(centre, scale, *classes, span), kept
     kept = np.flatnonzero(used) if n_used <= COPIED_SHARE * len(X) else slice(None)
     rows = Rows.of(X[kept], used[kept])
-    return rows, _Space(rows.centre), kept
+    return rows, _Space(rows.centre, rows.scale, *classes), kept
 
 
 # ---- the result
@@ -171,12 +204,12 @@ def _met(X, used):
 def _solution(optimum, space, fits):
     """Write optima in the coordinates and the scale in which the fits were given."""
     weights, intercepts = space.solved(optimum.points)
-    norms = np.sqrt((weights**2).sum(axis=(1, 2)))
+    norms = np.linalg.norm(optimum.points[..., :-1], axis=(1, 2)) / space.scale
     return Solution(
         weights=weights,
         intercepts=intercepts,
         objective=fits.scale * optimum.objective,
-        gradient_norm=optimum.gradient_norm,
+        gradient_norm=space.largest(optimum.gradients),
         n_iter=optimum.n_iter,
         converged=optimum.converged,
         weight_norm=norms / (np.sqrt(2) if fits.n_rows == 1 else 1),

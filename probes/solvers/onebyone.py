@@ -14,17 +14,13 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import logsumexp, softmax
 
-from probes.solvers.solution import Solution
+from probes.solvers.solution import Solution, of_all_classes, softmax_rows
 
 __all__ = ["Ridge", "collapses", "solve", "uni_strength"]
 
 # Error that is left in the logarithm of the strength at which ridge and norm penalty agree.
 LOG_STRENGTH_TOL = 1e-9
 FARTHEST = 500.0  # beyond, strengths overflow
-
-# A class without rows has its optimal intercept at minus infinity; this frequency stands in, as in
-# probes.solvers.lbfgs.
-LEAST_FREQUENCY = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,12 +255,8 @@ class _RidgeFits:
             )
             self._last_strength = strength
             self.n_iter += self._last.n_iter
-        return _two_rows(self._last.weights), _two_rows(self._last.intercepts)
-
-
-def _two_rows(rows):
-    """Half a single row on either side, as softmax has it; else the rows."""
-    return np.concatenate([-rows / 2, rows / 2]) if len(rows) == 1 else rows
+        last = self._last
+        return tuple(softmax_rows(part[None])[0] for part in (last.weights, last.intercepts))
 
 
 def _objective(rows, targets, weights, W, b, norm_strength, ridge_strength):
@@ -300,13 +292,6 @@ def _largest(gradient, scale, n_classes):
 
 
 def _in_users_terms(rows, W, b, present, n_classes):
-    """Weights and intercepts of a Solution: of features as they came, with all classes.
-
-    A class without rows has weights of 0, and the intercept of a very small frequency.
-    """
-    weights = np.zeros((n_classes, W.shape[1]))
-    intercepts = np.full(n_classes, np.log(LEAST_FREQUENCY) + logsumexp(b))
-    weights[present], intercepts[present] = W / rows.scale, b
-    if n_classes == 2:
-        weights, intercepts = weights[1:] - weights[:1], intercepts[1:] - intercepts[:1]
-    return {"weights": weights, "intercepts": intercepts - weights @ rows.centre}
+    """Weights and intercepts of a Solution: of features as they came, with all classes."""
+    weights, intercepts = of_all_classes((W / rows.scale)[None], b[None], present, n_classes)
+    return {"weights": weights[0], "intercepts": intercepts[0] - weights[0] @ rows.centre}

@@ -20,7 +20,8 @@ def solve(X, codes, sample_weights, *, n_classes, objective, C, max_iter, tol, s
 
     A tensor on a device is brought to the CPU. ``start`` is not used.
     """
-    X = X.detach().cpu().numpy() if is_tensor(X) else X
+    if is_tensor(X):
+        X = (X.float() if X.element_size() < 4 else X).cpu().numpy()  # NumPy has no bfloat16
     return onebyone.solve(
         X,
         codes,

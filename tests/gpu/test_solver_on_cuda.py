@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import probes
 from probes.solvers import lbfgs
 
 pytestmark = [
@@ -49,3 +50,26 @@ def test_rows_stay_on_the_gpu_and_little_is_held_beside_them():
     before = torch.cuda.memory_allocated()
     run(rows, codes, sample_weights, "l2", 1.0)
     assert torch.cuda.max_memory_allocated() - before < 0.5 * X.nbytes
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_probe_takes_rows_labels_and_weights_that_all_lie_on_the_gpu(dtype):
+    X, codes, sample_weights = draw(3_000, 200, 3)
+    rows, w = torch.from_numpy(X).to("cuda", dtype), torch.from_numpy(sample_weights[:, 1])
+    probe = probes.LogisticProbe("l2").fit(
+        rows, torch.from_numpy(codes).cuda(), sample_weight=w.cuda()
+    )
+    on_cpu = rows.cpu().float().numpy()
+    same = probes.LogisticProbe("l2").fit(on_cpu, codes, sample_weight=w.numpy())
+    np.testing.assert_allclose(probe.coef_, same.coef_, atol=1e-5)
+    np.testing.assert_allclose(probe.predict_proba(rows), same.predict_proba(on_cpu), atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_rows_on_the_gpu_may_have_squares_that_are_out_of_range(scale):
+    X, codes, sample_weights = draw(3_000, 200, 2)
+    plain = run(X, codes, sample_weights, "l2", 1.0)
+    scaled = torch.from_numpy(X * np.float32(scale)).cuda()
+    found = run(scaled, codes, sample_weights, "l2", 1.0 / scale**2)
+    assert found.converged.all()
+    np.testing.assert_allclose(scale * found.weights, plain.weights, rtol=1e-4, atol=1e-5)

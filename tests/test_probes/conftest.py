@@ -56,3 +56,12 @@ def make_source():
         return InMemory(table.ids, values.astype(np.float32))
 
     return make
+
+
+@pytest.fixture
+def data():
+    """Embeddings of float32 in which two directions tell 'a' from 'b'."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 12)).astype(np.float32)
+    y = np.where(X[:, 0] + 0.5 * X[:, 1] + rng.normal(size=300) > 0, "b", "a")
+    return X, y

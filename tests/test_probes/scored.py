@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import strategies as st
 
 
@@ -57,8 +58,11 @@ class Modality:
 
 
 def read_reader_study(folder):
-    """Read the five modalities of DIDSR's mitoticFigureCounts by their names."""
-    table = pd.read_csv(folder / "reader_study" / "dfClassify20180627.csv")
+    """Read the five modalities of DIDSR's mitoticFigureCounts by their names, or skip the test."""
+    path = folder / "reader_study" / "dfClassify20180627.csv"
+    if not path.exists():
+        pytest.skip(f"no {path.parent.name}/{path.name} in the folder of real data")
+    table = pd.read_csv(path)
     observers = [f"observer.{number}" for number in range(1, 6)]
     return {
         name: Modality(

@@ -1,43 +1,22 @@
-import io
-import json
 import pickle
-import zipfile
 from types import SimpleNamespace
 
+import joblib
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given
-from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 import probes
-from probes import probefile
-from probes.errors import CollapsedProbeWarning, OneClassError, ProbesError, SplitError
-from probes.logistic import default_C, fit_splits
+from probes.errors import CollapsedProbeWarning, OneClassError, ProbesError
+from probes.logistic import fit_splits
 from probes.protocols import InMemory
-
-
-@pytest.fixture
-def data():
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(300, 12)).astype(np.float32)
-    y = np.where(X[:, 0] + 0.5 * X[:, 1] + rng.normal(size=300) > 0, "b", "a")
-    return X, y
-
-
-def test_the_published_strength_is_dimensions_times_classes_over_100():
-    assert default_C("uni", 1_536, 2) == 30.72
-    assert default_C("uni", 2_560, 3) == 76.8
-    with pytest.raises(ProbesError, match="objective='l1' is unknown; give 'uni' or 'l2'"):
-        default_C("l1", 10, 2)
 
 
 def test_uni_reaches_the_published_loss_written_out_with_its_norm_not_squared(data):
@@ -235,12 +214,34 @@ def test_balancing_looks_at_the_rows_of_each_split_alone(make_table, make_source
         ({"class_weight": "even"}, "class_weight='even' is unknown"),
         ({"select_by": "f1"}, "select_by='f1' is unknown; use one of auroc, log_loss"),
         ({"solver": "saga"}, "solver='saga' is unknown"),
+        ({"class_weight": [1, 2]}, r"class_weight=\[1, 2\] is unknown"),
+        ({"class_weight": {"a": "much"}}, "class_weight={'a': 'much'} holds no numbers"),
         ({"C": [[1.0, 2.0]]}, "give a number, or a grid of shape"),
+        ({"C": []}, "give a number, or a grid of shape"),
+        ({"C": {1.0, 2.0}}, "is unknown; give a number, a grid of them, or 'uni'"),
+        ({"C": ["weak"]}, r"C=\['weak'\] is unknown; give a number, a grid of them, or 'uni'"),
+        ({"C": [0.0, 1.0]}, "C=0 is no inverse strength"),
+        ({"max_iter": "many"}, "max_iter=many, tol=1e-08 can end no fit"),
     ],
 )
 def test_parameters_that_make_no_sense_are_refused(data, parameters, message):
     with pytest.raises(ProbesError, match=message):
         probes.LogisticProbe("l2", **parameters).fit(*data, X_val=data[0], y_val=data[1])
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.zeros(300), "all 300 sample weights are zero"),
+        (np.full(300, -1.0), "sample_weights reach -1; give finite weights of at least 0"),
+        (np.full(300, np.nan), "sample_weights reach nan"),
+        (["much"] * 300, "sample_weight holds no numbers"),
+        (np.ones((300, 1)), r"sample_weight has shape \(300, 1\); give \(300,\)"),
+    ],
+)
+def test_sample_weights_that_make_no_sense_are_refused(data, weights, message):
+    with pytest.raises(ProbesError, match=message):
+        probes.LogisticProbe("l2").fit(*data, sample_weight=weights)
 
 
 def test_the_solver_is_the_one_asked_for(data):
@@ -262,73 +263,101 @@ def test_a_tensor_is_fitted_and_scored_as_an_array_is(data):
         on_torch.predict(torch.zeros(3, 4))
 
 
-# ---- a grid of C
+def reference(X):
+    """Rows of a tensor as an array; what 16 bits hold, float32 holds."""
+    return X.detach().float().numpy()
 
 
-GRID = [1e-4, 1e-2, 1.0, 100.0]
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_tensor_of_any_precision_with_or_without_a_gradient_is_scored_as_an_array(data, dtype):
+    X = torch.tensor(data[0]).to(dtype).requires_grad_()
+    y = torch.tensor((data[1] == "b").astype(int))
+    probe = probes.LogisticProbe("l2").fit(X, y, sample_weight=torch.ones(len(X)))
+    same = probes.LogisticProbe("l2").fit(reference(X), y.numpy())
+    assert np.allclose(probe.coef_, same.coef_, atol=1e-6)
+    assert np.allclose(probe.predict_proba(X), same.predict_proba(reference(X)), atol=1e-6)
+    assert X.requires_grad
 
 
-@pytest.mark.parametrize("select_by", ["auroc", "log_loss"])
-@pytest.mark.parametrize("standardize", [False, True])
-def test_of_a_grid_validation_chooses_what_fitting_each_value_alone_would(
-    data, select_by, standardize
-):
-    X, y = data[0][:60] * np.float32(3), data[1][:60]
-    X_val, y_val = data[0][60:] * np.float32(3), data[1][60:]
-    probe = probes.LogisticProbe("l2", C=GRID, select_by=select_by, standardize=standardize)
-    probe.fit(X, y, X_val=X_val, y_val=y_val)
-    alone = [probes.LogisticProbe("l2", C=C, standardize=standardize).fit(X, y) for C in GRID]
-    shares = [each.predict_proba(X_val)[:, 1] for each in alone]
-    aurocs = [roc_auc_score(y_val, share) for share in shares]
-    losses = [log_loss(y_val, share) for share in shares]
-    assert np.allclose(probe.path_["auroc"], aurocs, atol=1e-4)
-    assert np.allclose(probe.path_["log_loss"], losses, atol=1e-5)
-    best = np.argmax(probe.path_["auroc"]) if select_by == "auroc" else np.argmin(losses)
-    assert GRID[best] == probe.C_
-    assert np.allclose(probe.coef_, alone[best].coef_, atol=1e-5)
-    assert probe.path_["C"].tolist() == GRID
-    assert (np.diff(probe.path_["weight_norm"]) > 0).all()
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (torch.ones(12), r"X has shape \(12,\); give"),
+        (torch.ones(3, 12, dtype=torch.int64), "X is torch.int64; give an array of floats"),
+        (torch.full((3, 12), torch.nan), "not finite in 3 of 3 rows"),
+        (torch.ones(3, 12, device="meta"), "on meta; give a dense one that holds values"),
+        (torch.ones(0, 12), r"X has shape \(0, 12\); give"),
+    ],
+)
+def test_a_tensor_that_cannot_be_scored_or_fitted_is_refused_in_one_line(data, X, message):
+    probe = probes.LogisticProbe("l2").fit(*data)
+    with pytest.raises(ProbesError, match=message):
+        probe.predict_proba(X)
+    with pytest.raises(ProbesError, match=message):
+        probes.LogisticProbe("l2").fit(X, ["a", "b", "a"])
 
 
-def test_where_validation_holds_one_class_the_log_loss_chooses(data):
+def test_labels_of_a_tensor_that_are_too_few_are_refused(data):
+    with pytest.raises(ProbesError, match=r"y has shape \(3,\); X has 300 rows, give"):
+        probes.LogisticProbe("l2").fit(torch.from_numpy(data[0]), data[1][:3])
+
+
+@pytest.mark.parametrize("of", [list, lambda y: y.astype(object), lambda y: y == "b"])
+def test_labels_may_be_lists_objects_truth_values_and_texts_of_any_length(data, of):
     X, y = data
-    only = y == "a"
-    probe = probes.LogisticProbe("l2", C=GRID).fit(X, y, X_val=X[only], y_val=y[only])
-    assert np.isnan(probe.path_["auroc"]).all()
-    assert GRID[np.argmin(probe.path_["log_loss"])] == probe.C_
+    expected = probes.LogisticProbe("l2").fit(X, y)
+    found = probes.LogisticProbe("l2").fit(X, of(y))
+    assert np.array_equal(found.coef_, expected.coef_)
+    variable = probes.LogisticProbe("l2").fit(X, y.astype(np.dtypes.StringDType()))
+    assert variable.predict(X).tolist() == expected.predict(X).tolist()
 
 
-def test_of_values_that_rank_alike_the_least_log_loss_is_taken():
-    X = np.array([[0.0], [1.0], [2.0], [3.0]])  # any weight above 0 ranks one feature alike
-    probe = probes.LogisticProbe("l2", C=[1.0, 100.0, 0.01])
-    probe.fit(X, [0, 0, 1, 1], X_val=X, y_val=[0, 0, 1, 1])
-    assert probe.path_["auroc"].tolist() == [1.0, 1.0, 1.0]
-    assert probe.C_ == 100.0
+@pytest.mark.parametrize("way", ["memory map", "columns first", "float16", "integers", "strided"])
+def test_rows_may_lie_in_any_way(data, way, tmp_path):
+    X, y = np.round(4 * data[0]), data[1]
+    np.save(tmp_path / "rows.npy", X)
+    rows = {
+        "memory map": np.load(tmp_path / "rows.npy", mmap_mode="r"),
+        "columns first": np.asfortranarray(X),
+        "float16": X.astype(np.float16),
+        "integers": X.astype(int),
+        "strided": np.repeat(X, 2, axis=1)[:, ::2],
+    }[way]
+    expected = probes.LogisticProbe("l2").fit(X, y)
+    found = probes.LogisticProbe("l2").fit(rows, y)
+    assert np.allclose(found.coef_, expected.coef_, atol=1e-6)
+    assert np.allclose(found.predict_proba(rows), expected.predict_proba(X), atol=1e-6)
 
 
-def test_a_grid_without_validation_is_refused_and_a_fit_without_a_grid_forgets_the_path(data):
-    X, y = data
-    probe = probes.LogisticProbe("l2", C=GRID)
-    with pytest.raises(ProbesError, match="a grid of 4 values and there is nothing to choose by"):
-        probe.fit(X, y)
-    with pytest.raises(ProbesError, match="y_val holds 'c', which no training label is"):
-        probe.fit(X, y, X_val=X[:2], y_val=["a", "c"])
-    probe.fit(X, y, X_val=X, y_val=y).set_params(C=1.0).fit(X, y)
-    assert not hasattr(probe, "path_")
+def test_a_probe_can_be_pickled_and_fitted_beside_another(data):
+    probe = probes.LogisticProbe("l2", C=0.3).fit(*data)
+    again = pickle.loads(pickle.dumps(probe))
+    assert np.array_equal(again.predict_proba(data[0]), probe.predict_proba(data[0]))
+    one, other = joblib.Parallel(2, prefer="threads")(
+        joblib.delayed(probes.LogisticProbe("l2", C=C).fit)(*data) for C in (0.3, 3.0)
+    )
+    assert np.array_equal(one.coef_, probe.coef_)
+    assert not np.array_equal(other.coef_, probe.coef_)
 
 
-def test_splits_choose_on_their_own_validation_parts(make_table, make_source):
+def test_standardising_leaves_a_constant_feature_without_weight(data):
+    X = np.hstack([data[0].astype(float), np.full((300, 1), 1 / 3)])
+    probe = probes.LogisticProbe("l2", C=1e6, standardize=True).fit(X, data[1])
+    assert np.abs(probe.coef_[0, -1]) < 1e-9
+    for rows, message in (
+        (1e200 * X, "the largest value of X is"),
+        (torch.tensor(X), "standardize=True takes NumPy arrays"),
+    ):
+        with pytest.raises(ProbesError, match=message):
+            probes.LogisticProbe("l2", standardize=True).fit(rows, data[1])
+    grid = probes.LogisticProbe("l2", C=[1.0, 2.0], standardize=True)
+    with pytest.raises(ProbesError, match="standardize=True takes NumPy arrays"):
+        grid.fit(*data, X_val=torch.tensor(data[0]), y_val=data[1])
+
+
+def test_no_splits_are_no_probes(make_table, make_source):
     table = make_table()
-    source = make_source(table, signal=0.5)
-    splits = probes.monte_carlo(table, repeats=2, train=(0.2, 1.0))
-    together = fit_splits(InMemory.of(source, splits), table, splits, objective="l2", C=GRID)
-    for probe, split in zip(together, splits, strict=True):
-        alone = probes.LogisticProbe("l2", C=GRID).fit_source(source, table, split)
-        assert probe.C_ == alone.C_
-        assert np.allclose(probe.coef_, alone.coef_, atol=1e-5)
-    bare = probes.monte_carlo(table, repeats=1, val=0, train=[1.0])
-    with pytest.raises(SplitError, match="validation part of repeat 0, size 1 is empty"):
-        fit_splits(InMemory.of(source, bare), table, bare, C=GRID)
+    assert fit_splits(make_source(table), table, []) == []
 
 
 # ---- which encoder a probe is for
@@ -368,165 +397,3 @@ def test_probes_of_splits_remember_the_encoder(make_table, make_source):
     for given_digest, expected in ((None, "sha256:one"), ("sha256:two", "sha256:two")):
         fitted = fit_splits(named, table, splits, objective="l2", digest=given_digest)
         assert [probe.encoder_digest_ for probe in fitted] == [expected, expected]
-
-
-# ---- saving
-
-
-LABELS = {
-    "texts": ["mitotic figure", "look-alike", "Ähnliches"],
-    "numbers": [3, 1, 2],
-    "truths": [True, False],
-    "floats": [1.0, 2.0],
-}
-
-
-@pytest.mark.parametrize("kind", LABELS)
-@pytest.mark.parametrize("as_objects", [False, True])
-def test_a_saved_probe_is_the_same_probe(kind, as_objects, tmp_path):
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(90, 5))
-    y = np.array(LABELS[kind], dtype=object if as_objects else None)
-    y = y[np.arange(90) % len(y)]
-    if as_objects and kind != "texts":
-        y = y.astype(type(LABELS[kind][0]))
-    probe = probes.LogisticProbe(
-        "l2", C=[0.1, 1.0], standardize=True, class_weight={LABELS[kind][0]: 2.0}, max_iter=300
-    )
-    probe.fit(X, y, X_val=X, y_val=y)
-    probe.save(tmp_path / "probe.npz")
-    loaded = probes.LogisticProbe.load(tmp_path / "probe.npz")
-    assert loaded.get_params() == probe.get_params()
-    assert np.array_equal(loaded.predict_proba(X), probe.predict_proba(X))
-    assert loaded.predict(X).tolist() == probe.predict(X).tolist()
-    for name in ("C_", "objective_", "n_iter_", "converged_", "collapsed_", "n_features_in_"):
-        assert getattr(loaded, name) == getattr(probe, name)
-
-
-def test_a_saved_probe_can_be_read_with_numpy_alone_and_says_what_wrote_it(data, tmp_path):
-    probe = probes.LogisticProbe("l2").fit(*data)
-    probe.save(tmp_path / "probe.npz")
-    with np.load(tmp_path / "probe.npz", allow_pickle=False) as file:
-        metadata = json.loads(file["metadata"].tobytes())
-        assert np.array_equal(file["coef"], probe.coef_)
-        assert file["classes"].tolist() == ["a", "b"]
-    assert metadata["format"] == "featstore-probes linear probe"
-    assert set(metadata["versions"]) == {"featstore-probes", "numpy", "scikit-learn"}
-    assert [path.name for path in tmp_path.iterdir()] == ["probe.npz"]
-
-
-def test_a_probe_that_cannot_be_written_leaves_what_was_there(data, tmp_path):
-    (tmp_path / "probe.npz").write_text("older")
-    probe = probes.LogisticProbe("l2").fit(*data)
-    probe.coef_ = probe.coef_.astype(object)  # which only a pickle could hold
-    with pytest.raises(ValueError, match="allow_pickle=False"):
-        probe.save(tmp_path / "probe.npz")
-    assert (tmp_path / "probe.npz").read_text() == "older"
-    assert [path.name for path in tmp_path.iterdir()] == ["probe.npz"]
-
-
-@pytest.fixture
-def saved(data, tmp_path):
-    """Arrays and metadata of a saved probe, and how to write others."""
-    path = tmp_path / "probe.npz"
-    probes.LogisticProbe("l2").fit(*data).save(path)
-    arrays, metadata = probefile.read(path)
-
-    def write(*, without=(), more=None, **changes):
-        text = metadata | {name: changes.pop(name) for name in set(metadata) & set(changes)}
-        parts = arrays | {"metadata": np.frombuffer(json.dumps(text).encode(), np.uint8)}
-        parts = {name: part for name, part in (parts | changes).items() if name not in without}
-        np.savez(path, **parts, **(more or {}))
-        return path
-
-    return write
-
-
-def test_a_probe_that_was_not_changed_is_read(saved):
-    assert probes.LogisticProbe.load(saved()).C_ == 1.0
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"classes": np.array(["a", object()], dtype=object)}, "is of type object"),
-        ({"coef": np.zeros((1, 12), complex)}, "coef.npy is of type complex128"),
-        ({"coef": np.zeros((2, 12))}, "do not fit each other"),
-        ({"coef": np.full((1, 12), np.nan)}, "weights that are not finite"),
-        ({"classes": np.array(["b", "a"])}, "do not fit each other"),
-        ({"classes": np.array("ab")}, "do not fit each other"),
-        ({"without": ["coef"]}, "it holds .*, not"),
-        ({"more": {"extra": np.zeros(3)}}, "it holds .*, not"),
-        ({"format": "another"}, "its metadata do not say 'featstore-probes linear probe'"),
-        ({"format_version": 2}, "a saved probe of format 2, this version reads 1"),
-        ({"parameters": {"C": 1.0, "run": "rm"}}, "its metadata are not those of a probe"),
-        ({"parameters": [1]}, "its metadata are not those of a probe"),
-        ({"C": "1"}, "its metadata are not those of a probe"),
-        ({"encoder_digest": None}, "its metadata are not those of a probe"),
-        ({"parameters": {"class_weight": [["a"], 3]}}, "class_weight is"),
-        ({"metadata": np.frombuffer(b"{", np.uint8)}, "no saved probe, or a damaged one"),
-    ],
-)
-def test_a_file_that_is_no_saved_probe_is_refused_in_one_line(saved, changes, message):
-    path = saved(**changes)
-    with pytest.raises(ProbesError, match=message) as raised:
-        probes.LogisticProbe.load(path)
-    assert str(path) in str(raised.value)
-    assert "\n" not in str(raised.value)
-
-
-class Trap:
-    """What runs when it is unpickled."""
-
-    def __reduce__(self):
-        return (pytest.fail, ("a pickle was run",))
-
-
-def test_no_pickle_is_ever_run(saved, tmp_path):
-    (tmp_path / "pickle.npz").write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(ProbesError, match="no saved probe"):
-        probes.LogisticProbe.load(tmp_path / "pickle.npz")
-    with pytest.raises(ProbesError, match="is of type object"):
-        probes.LogisticProbe.load(saved(coef=np.array([Trap()], dtype=object)))
-
-
-def member(shape, values=b""):
-    """A .npy file that claims a shape."""
-    stream = io.BytesIO()
-    header = {"descr": "<f8", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(stream, header)
-    return stream.getvalue() + values
-
-
-def test_no_memory_is_taken_for_what_a_file_only_claims(saved):
-    path = saved()
-    with zipfile.ZipFile(path) as file:
-        members = {name: file.read(name) for name in file.namelist()}
-    for coef, message in (
-        (member((2**40, 12)), "claims a shape"),
-        (member((1, 12), bytes(12 * 8 + 1)), "claims a shape"),
-        (bytes(probefile.MOST_BYTES), "unpacks to more than 256 MiB"),
-    ):
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-            for name, content in (members | {"coef.npy": coef}).items():
-                file.writestr(name, content)
-        with pytest.raises(ProbesError, match=message):
-            probes.LogisticProbe.load(path)
-
-
-@example(place=430, change=4)  # a member that ends too early
-@given(place=st.integers(0, 10_000), change=st.integers(1, 255))
-def test_a_probe_file_with_any_byte_changed_is_refused_or_the_same(tmp_path_factory, place, change):
-    X = np.arange(12.0).reshape(6, 2) % 5
-    path = tmp_path_factory.mktemp("probe") / "probe.npz"
-    probe = probes.LogisticProbe("l2").fit(X, [0, 0, 0, 1, 1, 1])
-    probe.save(path)
-    content = bytearray(path.read_bytes())
-    content[place % len(content)] ^= change
-    path.write_bytes(content)
-    try:
-        loaded = probes.LogisticProbe.load(path)
-    except ProbesError:
-        return
-    assert np.array_equal(loaded.coef_, probe.coef_)
-    assert loaded.get_params() == probe.get_params()

@@ -44,10 +44,11 @@ def sensitivity_by_definition(labels, scores, specificity=0.9):
 
 
 def calibration_error_by_definition(labels, scores, bins=15):
-    """scikit-learn's reliability diagram, weighted by how many annotations are in each bin."""
+    """scikit-learn's reliability diagram, its bins in order weighted by how many are in each."""
     true, said = calibration_curve(labels, scores, n_bins=bins)
-    counts = np.bincount(np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], scores))
-    return np.sum(counts[counts > 0] * np.abs(true - said)) / len(labels)
+    bin_of = [max(next(b for b in range(bins + 1) if s <= b / bins), 1) for s in scores]
+    _, counts = np.unique(bin_of, return_counts=True)
+    return np.sum(counts * np.abs(true - said)) / len(labels)
 
 
 DEFINITIONS = {

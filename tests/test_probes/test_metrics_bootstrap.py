@@ -132,8 +132,101 @@ def test_two_models_are_compared_on_the_same_draws(cells):
     same = bootstrap_difference("auroc", labels, scores_NF, scores_NF, repeats=50)
     assert not same.values.any()
     assert same.standard_error.tolist() == [0, 0, 0]
+    assert np.isnan([same.low, same.high, same.p]).all()
+    assert all(reason.startswith("every draw gives the same value") for reason in same.reason)
     with pytest.raises(ProbesError, match="give two of the same shape"):
         bootstrap_difference("auroc", labels, a, scores_NF)
+
+
+def test_all_pairs_of_fits_are_compared_on_one_set_of_draws(cells):
+    labels, scores_NF, slides = cells
+    drawn = bootstrap("auroc", labels, scores_NF, groups=slides, repeats=300)
+    first, second = np.triu_indices(3, 1)
+    found = drawn.difference(first, second)
+    for place, (a, b) in enumerate(zip(first, second, strict=True)):
+        alone = bootstrap_difference(
+            "auroc", labels, scores_NF[:, a], scores_NF[:, b], groups=slides, repeats=300
+        )
+        one = drawn.difference(a, b)
+        assert found.reason[place] == one.reason == alone.reason == ""
+        for name in ("estimate", "low", "high", "standard_error", "p"):
+            assert isinstance(getattr(one, name), float)
+            assert getattr(one, name) == getattr(alone, name)
+            assert getattr(one, name) == pytest.approx(getattr(found, name)[place])
+        np.testing.assert_array_equal(alone.values, found.values[:, place])
+    with pytest.raises(ProbesError, match=r"of one fit; give scores of shape \(n, fits\)"):
+        bootstrap("auroc", labels, scores_NF[:, 0]).difference(0, 1)
+
+
+def test_p_counts_the_draws_on_the_other_side_of_zero(cells):
+    """By counting; below 0.05 where the interval leaves out 0, and not else."""
+    labels, scores_NF, slides = cells
+    noise = np.random.default_rng(1).normal(size=(200, 40)) * np.linspace(0.01, 0.3, 40)
+    a = np.repeat(scores_NF[:, :1], 40, axis=1)
+    found = bootstrap_difference("auroc", labels, a, a + noise, groups=slides, repeats=399)
+    p = [min(2 * (1 + min((d <= 0).sum(), (d >= 0).sum())) / 400, 1) for d in found.values.T]
+    np.testing.assert_allclose(found.p, p)
+    outside = (found.low > 0) | (found.high < 0)
+    assert 5 < outside.sum() < 35
+    clear = np.abs(found.p - 0.05) > 2 / 400
+    np.testing.assert_array_equal((found.p < 0.05)[clear], outside[clear])
+    other_way = bootstrap_difference("auroc", labels, a + noise, a, groups=slides, repeats=399)
+    np.testing.assert_array_equal(other_way.p, found.p)
+    assert found.p.min() >= 2 / 400
+
+
+def test_p_is_1_where_most_draws_hold_no_difference():
+    """One pair in another order, which a draw holds with (1 - 1 / e)^2 = 0.4."""
+    labels, a = np.arange(30) % 2 == 1, np.arange(30.0)
+    b = a.copy()
+    b[[10, 11]] = a[[11, 10]]
+    found = bootstrap_difference("auroc", labels, a, b, repeats=500)
+    assert (found.values == 0).mean() > 0.5
+    assert found.p == 1.0
+
+
+def test_many_classes_of_two_models_are_compared_on_the_same_draws():
+    rng = np.random.default_rng(4)
+    names, codes, slides = np.array(["a", "b", "c"]), rng.integers(0, 3, 90), np.arange(90) // 6
+    p = rng.random((90, 2, 3)) + [[[0.2], [1.5]]] * (codes[:, None] == np.arange(3))[:, None]
+    p /= p.sum(axis=2, keepdims=True)
+    found = bootstrap_difference(
+        "auroc", names[codes], p[:, 1], p[:, 0], names, groups=slides, repeats=60
+    )
+    each = [
+        bootstrap("auroc", names[codes], p[:, fit], names, groups=slides, repeats=60).values
+        for fit in (0, 1)
+    ]
+    np.testing.assert_allclose(found.values, each[1] - each[0], atol=1e-15)
+    assert found.p == 2 / 61
+    assert found.low > 0
+
+
+def test_equal_models_differ_by_slide_about_as_often_as_p_says():
+    """200 pairs whose scores shift by slide; half of 40 slides hold mostly mitotic figures."""
+    rng = np.random.default_rng(6)
+    slides = np.repeat(np.arange(40), 5)
+    labels = rng.random(200) < np.where(slides % 2, 0.8, 0.1)
+    a, b = (
+        labels[:, None] + rng.normal(size=(40, 200))[slides] + rng.normal(size=(200, 200))
+        for _ in range(2)
+    )
+    by_slide = bootstrap_difference("auroc", labels, a, b, groups=slides, repeats=400)
+    by_cell = bootstrap_difference("auroc", labels, a, b, repeats=400)
+    assert 0.01 < (by_slide.p < 0.05).mean() < 0.1 < (by_cell.p < 0.05).mean()
+
+
+def test_many_annotations_are_drawn_a_few_draws_at_once_and_the_same():
+    """90,000 annotations on 7 slides: more than fit at once, and 7 is odd."""
+    rng = np.random.default_rng(9)
+    labels, slides = rng.random(90_000) < 0.3, np.arange(90_000) % 7
+    scores = labels + rng.normal(size=90_000)
+    found = bootstrap("auroc", labels, scores, groups=slides, repeats=95, seed=3)
+    for draw, drawn in enumerate(np.random.default_rng(3).integers(7, size=(95, 7))):
+        if draw in (0, 87, 88, 89, 94):
+            weights = np.bincount(drawn, minlength=7)[slides]
+            expected = roc_auc_score(labels, scores, sample_weight=weights)
+            assert found.values[draw] == pytest.approx(expected, abs=1e-12)
 
 
 def test_draws_of_one_class_are_left_out_and_counted():
@@ -157,12 +250,60 @@ def test_where_no_interval_follows_it_is_nan_and_says_why():
     one_class = bootstrap("auroc", [1, 1], [0.1, 0.9])
     assert math.isnan(one_class.estimate)
     assert one_class.n_left_out == one_class.repeats == 1_000
-    assert one_class.reason.startswith("the metric is undefined on these annotations")
-    assert bootstrap("auroc", [], []).reason.startswith("the metric is undefined")
-    too_few = bootstrap("auroc", [0, 1], [0.1, 0.9], groups=["s", "t"], repeats=2, seed=11)
+    assert one_class.reason.startswith("all 2 labels are 1; there is no other class")
+    assert bootstrap("auroc", [], []).reason == "there is no annotation to test on"
+    paired = bootstrap_difference("auroc", [1, 1], [0.1, 0.9], [0.2, 0.3])
+    assert paired.reason == one_class.reason
+    assert np.isnan([paired.estimate, paired.low, paired.high, paired.p]).all()
+    three = np.full((3, 3), 1 / 3), ["a", "b", "c"]
+    not_for_three = bootstrap("sensitivity_at_specificity", ["a", "b", "c"], *three)
+    assert not_for_three.reason == "the metric is undefined on these annotations"
+    too_few = bootstrap("auroc", [0, 1, 0, 1], [0.1, 0.9, 0.2, 0.3], repeats=2, seed=11)
     assert (too_few.n_left_out, too_few.estimate) == (1, 1.0)
     assert math.isnan(too_few.low)
     assert too_few.reason == "the metric is undefined in 1 of 2 draws; make more"
+
+
+def test_a_class_on_one_slide_says_nothing_of_other_slides():
+    """All kept draws hold that slide; what needs one class only is not concerned."""
+    labels, scores = np.arange(100) < 10, np.random.default_rng(0).random(100)
+    slides = np.arange(100) // 10
+    found = bootstrap("auroc", labels, scores, groups=slides)
+    assert 0.3 < found.n_left_out / found.repeats < 0.42  # (9 / 10)^10 = 0.35
+    assert np.isnan([found.low, found.high, found.standard_error]).all()
+    assert found.reason == "all 10 labels 1 are on one slide; two slides with each are needed"
+    assert bootstrap("brier", labels, scores, groups=slides).reason == ""
+    assert bootstrap("auroc", labels, scores).reason == ""
+    lonely = bootstrap("auroc", labels[9:], scores[9:])
+    assert lonely.reason == "there is 1 label 1; two of each class are needed"
+    names = np.array(["look-alike", "mitotic figure"])
+    by_name = bootstrap(
+        "auroc",
+        names[labels.astype(int)],
+        np.stack([1 - scores, scores], axis=1),
+        names,
+        groups=slides,
+    )
+    assert by_name.reason.startswith("all 10 labels 'mitotic figure' are on one slide")
+    paired = bootstrap_difference("auroc", labels, scores, scores**2 % 0.1, groups=slides)
+    assert math.isnan(paired.p)
+    assert paired.reason == found.reason
+
+
+def test_draws_that_are_all_alike_give_no_interval_to_that_fit_alone():
+    """A perfect order stays perfect in every draw, which is no proof that it is perfect."""
+    labels = np.arange(20) >= 10
+    drawn = bootstrap("auroc", labels, np.stack([np.arange(20), np.arange(20) % 7], axis=1))
+    assert drawn.estimate.tolist()[0] == 1.0
+    assert np.isnan(drawn.low).tolist() == np.isnan(drawn.high).tolist() == [True, False]
+    assert drawn.reason.tolist() == [
+        "every draw gives the same value, from which no interval follows",
+        "",
+    ]
+    assert drawn.standard_error[0] == 0 < drawn.standard_error[1]
+    always = bootstrap("brier", labels, np.full(20, 0.3) + 0.4 * labels)  # 0.09, up to rounding
+    assert (always.estimate, always.standard_error) == (pytest.approx(0.09), 0)
+    assert math.isnan(always.low)
 
 
 def test_a_metric_of_ones_own_is_drawn_too(cells):

@@ -8,13 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize
 from scipy.special import logsumexp
-from sklearn.linear_model import LogisticRegression
 
 from probes.errors import OneClassError, ProbesError
 from probes.solvers import Solution, lbfgs, solve
-from probes.solvers.rows import BLOCK_BYTES, Rows
+from probes.solvers.rows import BLOCK_BYTES, Rows, scale_of
+from tests.test_probes.references import l2_optimum, uni_gradient, uni_optimum, uni_value
 
 
 def draw(n=120, dim=8, n_classes=2, seed=0, scale=1.0, signal=1.5):
@@ -29,43 +28,6 @@ def draw(n=120, dim=8, n_classes=2, seed=0, scale=1.0, signal=1.5):
 
 def everything(codes, n_fits=1):
     return np.ones((len(codes), n_fits))
-
-
-def l2_reference(X, codes, sample_weights, C):
-    model = LogisticRegression(C=C, solver="newton-cholesky", tol=1e-12, max_iter=1000)
-    return model.fit(X, codes, sample_weight=sample_weights)
-
-
-def uni_value(W, b, X, codes, w, C):
-    """The objective of protocol.md as it stands there, softmax also for two classes."""
-    scores = X @ W.T + b
-    entropies = logsumexp(scores, axis=1) - scores[np.arange(len(X)), codes]
-    return w @ entropies / w.sum() + 0.5 * np.sqrt((W**2).sum()) / C
-
-
-def uni_gradient(W, b, X, codes, w, C):
-    scores = X @ W.T + b
-    residuals = np.exp(scores - logsumexp(scores, axis=1, keepdims=True))
-    residuals[np.arange(len(X)), codes] -= 1
-    residuals *= (w / w.sum())[:, None]
-    return residuals.T @ X + 0.5 * W / np.sqrt((W**2).sum()) / C, residuals.sum(axis=0)
-
-
-def uni_reference(X, codes, w, C, n_classes):
-    """Least value that SciPy finds from several starts, on the objective as it stands."""
-    dim = X.shape[1]
-
-    def value_and_gradient(flat):
-        W, b = flat[:-n_classes].reshape(n_classes, dim), flat[-n_classes:]
-        g_W, g_b = uni_gradient(W, b, X, codes, w, C)
-        return uni_value(W, b, X, codes, w, C), np.append(g_W.ravel(), g_b)
-
-    starts = np.random.default_rng(0).standard_normal((3, n_classes * (dim + 1)))
-    options = {"maxiter": 20_000, "maxfun": 20_000, "ftol": 1e-16, "gtol": 1e-11, "maxcor": 30}
-    return min(
-        minimize(value_and_gradient, start, jac=True, method="L-BFGS-B", options=options).fun
-        for start in starts
-    )
 
 
 def softmax_weights(solution, fit=0):
@@ -99,7 +61,7 @@ def test_l2_finds_the_coefficients_of_scikit_learn_for_every_C_and_weighting(n, 
     assert ours.gradient_norm.max() < 1e-7
     assert ours.weights.shape == (3, 1 if n_classes == 2 else n_classes, dim)
     for fit, C in enumerate(Cs):
-        theirs = l2_reference(X, codes, sample_weights[:, fit], C)
+        theirs = l2_optimum(X, codes, sample_weights[:, fit], C)
         np.testing.assert_allclose(ours.weights[fit], theirs.coef_, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(
             ours.intercepts[fit] - ours.intercepts[fit].mean() * (n_classes > 2),
@@ -171,8 +133,8 @@ def test_uni_reaches_the_least_value_of_the_objective_as_published(n, dim, C, n_
     assert ours.objective[0] == pytest.approx(uni_value(W, b, X, codes, w, C), rel=1e-12)
     assert ours.weight_norm[0] == pytest.approx(np.linalg.norm(W), rel=1e-12)
     assert max(np.abs(g).max() for g in uni_gradient(W, b, X, codes, w, C)) < 1e-8
-    least = uni_reference(X, codes, w, C, n_classes)
-    assert abs(ours.objective[0] - least) <= 1e-7 * least
+    least = uni_value(*uni_optimum(X, codes, w, C, n_classes), X, codes, w, C)
+    assert abs(ours.objective[0] - least) <= 1e-12 * least
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -183,7 +145,7 @@ def test_uni_is_the_fixed_point_of_scikit_learn_at_a_C_of_its_own_norm(C, n_clas
     # protocol.md has the 4 of two classes, where norm(W)**2 is half of norm(v)**2; a row per
     # class lacks that half.
     factor = 4 if n_classes == 2 else 2
-    theirs = l2_reference(X, codes, None, factor * C * ours.weight_norm[0] / len(X))
+    theirs = l2_optimum(X, codes, None, factor * C * ours.weight_norm[0] / len(X))
     np.testing.assert_allclose(ours.weights[0], theirs.coef_, rtol=1e-5, atol=1e-7)
 
 
@@ -271,7 +233,7 @@ def test_l2_is_right_on_unlike_scales_constant_columns_and_repeated_rows(n_class
     ours = solve(X, codes, everything(codes), n_classes=n_classes, objective="l2", C=20.0)
     assert ours.converged.all()
     spreads = X.std(axis=0)
-    coefficients = l2_reference(X, codes, None, 20.0).coef_
+    coefficients = l2_optimum(X, codes, None, 20.0).coef_
     np.testing.assert_allclose(ours.weights[0] * spreads, coefficients * spreads, atol=1e-6)
     np.testing.assert_allclose(ours.weights[..., 4], 0, atol=1e-12)
 
@@ -297,6 +259,61 @@ def test_a_class_without_rows_in_a_fit_is_given_no_probability():
     assert ours.converged.all()
     scores = X[codes != 2] @ ours.weights[0].T + ours.intercepts[0]
     assert np.exp(scores[:, 2] - logsumexp(scores, axis=1)).max() < 1e-9
+
+
+@pytest.mark.parametrize("objective", ["uni", "l2"])
+@pytest.mark.parametrize("n_present", [2, 3])
+def test_classes_without_rows_do_not_disturb_those_that_have_some(n_present, objective):
+    X, few = draw(n_classes=n_present)
+    codes = np.array([1, 6, 8])[few]
+    ours = solve(X, codes, everything(codes), n_classes=10, objective=objective, C=40.0)
+    W, b = ours.weights[0], ours.intercepts[0]
+    assert ours.converged.all()
+    assert not np.delete(W, codes, axis=0).any()
+    if objective == "uni":
+        alone = solve(X, few, everything(few), n_classes=n_present, C=40.0)
+        assert ours.objective[0] == pytest.approx(alone.objective[0], rel=1e-12)
+        return
+    # two classes among ten are penalised as softmax rows: norm(W)**2 = norm(v)**2 / 2
+    theirs = l2_optimum(X, few, None, 40.0 * (2 if n_present == 2 else 1))
+    found = W[[1, 6, 8][:n_present]]
+    if n_present == 2:
+        found = found[1:] - found[:1]
+    np.testing.assert_allclose(found, theirs.coef_, rtol=1e-5, atol=1e-5)
+    assert (X @ W.T + b).argmax(axis=1).max() <= 8
+
+
+def test_fits_with_and_without_all_classes_are_solved_beside_each_other():
+    X, codes = draw(n_classes=3)
+    sample_weights = everything(codes, 3)
+    sample_weights[codes == 1, 1] = 0
+    together = solve(X, codes, sample_weights, n_classes=3, C=40.0)
+    for fit in range(3):
+        alone = solve(X, codes, sample_weights[:, [fit]], n_classes=3, C=40.0)
+        same(alone, take(together, [fit]))
+    warm = solve(
+        X,
+        codes,
+        sample_weights,
+        n_classes=3,
+        C=40.0,
+        start=(together.weights, together.intercepts),
+    )
+    same(warm, together)
+    assert warm.n_iter.max() <= 1
+
+
+@pytest.mark.parametrize("n", [120, 30])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_gradient_that_is_reported_is_that_in_the_features_as_they_are(n_classes, n):
+    X, codes = draw(n, 60, n_classes, scale=50.0)
+    ours = solve(X, codes, everything(codes), n_classes=n_classes, C=5.0, max_iter=1)
+    W, b = softmax_weights(ours)
+    centre = X.mean(axis=0)
+    parts = uni_gradient(W, b + W @ centre, X - centre, codes, np.ones(n), 5.0)
+    largest = max(np.abs(part).max() for part in parts)
+    assert ours.converged.tolist() == [False]
+    assert ours.gradient_norm[0] == pytest.approx(largest, rel=1e-9)
 
 
 def test_a_fit_that_runs_out_of_iterations_says_so():
@@ -478,6 +495,16 @@ def test_separable_rows_end_where_the_penalty_holds_them_in_float32(objective, C
     np.testing.assert_allclose(ours.objective, double.objective, rtol=1e-10)
 
 
+def test_three_classes_that_a_weak_penalty_lets_a_probe_separate_converge():
+    X, _ = draw(1_200, 60)
+    codes = np.digitize(X[:, 0], np.quantile(X[:, 0], [1 / 3, 2 / 3]))
+    X[:, 1] = X[:, 0] ** 2
+    ours = solve(X, codes, everything(codes), n_classes=3, C=1e4)
+    assert ours.converged.all()
+    assert ours.n_iter.max() < 400
+    assert ((X @ ours.weights[0].T + ours.intercepts[0]).argmax(axis=1) == codes).all()
+
+
 @both
 def test_float32_fits_do_not_depend_on_their_company(objective, C):
     X, codes, sample_weights = draw_wide()
@@ -516,8 +543,48 @@ def test_wide_rows_are_solved_with_the_leading_part_of_their_spectrum():
     ours = run(X, codes, sample_weights, "l2", 1.0)
     assert ours.converged.all()
     for fit in range(3):
-        theirs = l2_reference(X.astype(float), codes, sample_weights[:, fit], 1.0)
+        theirs = l2_optimum(X.astype(float), codes, sample_weights[:, fit], 1.0)
         np.testing.assert_allclose(ours.weights[fit], theirs.coef_, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", ["uni", "l2"])
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_float32_rows_whose_squares_are_out_of_range_have_the_scaled_optimum(objective, scale):
+    X, codes, sample_weights = draw_wide()
+    plain = run(X, codes, sample_weights, objective)
+    C = 400.0 / scale ** (1 if objective == "uni" else 2)
+    ours = run((X.astype(float) * scale).astype(np.float32), codes, sample_weights, objective, C)
+    assert ours.converged.all()
+    np.testing.assert_allclose(scale * ours.weights, plain.weights, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["uni", "l2"])
+def test_rows_whose_spread_is_lost_in_float32_beside_their_centre_are_met_in_float64(objective):
+    X, codes, sample_weights = draw_wide(offset=1e5)
+    ours = run(X, codes, sample_weights, objective)
+    theirs = run(X.astype(float) - 1e5, codes, sample_weights, objective)
+    assert ours.converged.all()
+    np.testing.assert_allclose(ours.objective, theirs.objective, rtol=1e-10)
+
+
+def test_rows_that_are_all_the_same_get_no_weight():
+    X = np.full((6_000, 100), 1e6 / 3, dtype=np.float32)
+    codes = (np.arange(len(X)) % 3 == 0).astype(int)
+    ours = run(X, codes, everything(codes), "l2", 1.0)
+    assert ours.converged.all()
+    assert ours.weight_norm[0] < 1e-5
+    assert ours.objective[0] == pytest.approx(6_000 * 0.6365141682948128)
+    assert run(X, codes, everything(codes), "uni").collapsed.all()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_neither_the_order_of_float32_rows_nor_the_unit_of_weights_matters(n_classes):
+    X, codes, sample_weights = draw_wide(n_classes=n_classes)
+    plain = run(X, codes, sample_weights)
+    rows, fits = np.random.default_rng(0).permutation(len(X)), np.array([2, 0, 1])
+    turned = run(X[rows], codes[rows], sample_weights[np.ix_(rows, fits)])
+    same(turned, take(plain, fits))
+    same(run(X, codes, sample_weights * np.array([1e-30, 7.0, 1e30])), plain)
 
 
 # ---- starts
@@ -544,6 +611,15 @@ def test_a_start_at_the_optimum_stays_there(n_classes, objective, C):
     warm = run(X, codes, sample_weights, objective, C, (cold.weights, cold.intercepts))
     assert warm.n_iter.max() <= 1
     same(warm, cold)
+
+
+@both
+def test_a_start_that_is_wrong_beyond_doubt_leads_to_the_same_optimum(objective, C):
+    X, codes = draw()
+    far = (np.full((1, 1, 8), 1e6), np.zeros((1, 1)))
+    warm = solve(X, codes, everything(codes), n_classes=2, objective=objective, C=C, start=far)
+    assert warm.converged.all()
+    same(warm, solve(X, codes, everything(codes), n_classes=2, objective=objective, C=C))
 
 
 def test_a_start_of_zero_is_none_and_a_collapsed_fit_needs_none():
@@ -584,7 +660,7 @@ def test_the_three_operations_are_those_on_centred_rows_in_either_precision():
     X = draw_wide(offset=2.0)[0]
     rng = np.random.default_rng(0)
     W, R, s = rng.standard_normal((200, 3)), rng.standard_normal((3_000, 3)), rng.random(3_000)
-    centred = X - X.mean(axis=0, dtype=float)
+    centred = (X - X.mean(axis=0, dtype=float)) / scale_of(np.abs(X).max())
     expected = centred @ W, centred.T @ R, (centred.T * s) @ centred
     for rows in (X, X.astype(float), torch.from_numpy(X)):
         met = Rows.of(rows, np.ones(3_000, dtype=bool))
@@ -604,18 +680,18 @@ def test_a_solve_of_arrays_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("n_fits", [5, 40])
-def test_a_solve_holds_less_than_a_third_of_the_embeddings_beside_them(n_fits):
+@pytest.mark.parametrize(("n_fits", "n_classes"), [(5, 2), (40, 2), (20, 4)])
+def test_a_solve_holds_less_than_a_third_of_the_embeddings_beside_them(n_fits, n_classes):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((20_552, 1_536), dtype=np.float32)
     X /= np.sqrt(1 + np.arange(1_536, dtype=np.float32))
-    codes = (X[:, 0] + X[:, 1] + 0.5 * rng.standard_normal(len(X)) > 0).astype(int)
+    signal = X[:, 0] + X[:, 1] + 0.5 * rng.standard_normal(len(X))
+    codes = np.digitize(signal, np.quantile(signal, np.arange(1, n_classes) / n_classes))
     sample_weights = (rng.random((len(X), n_fits)) < 0.64).astype(float)
     tracemalloc.start()
-    ours = run(X, codes, sample_weights)
+    run(X, codes, sample_weights, max_iter=5)  # as much as until the end
     held = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert ours.converged.all()
     assert held < 0.3 * X.nbytes
 
 
@@ -660,6 +736,28 @@ ONES = everything(CODES)
         ({"C": 0.0}, "C=0 is no inverse strength; give a finite C above 0"),
         ({"C": -1.0}, "C=-1 is no inverse strength; give a finite C above 0"),
         ({"C": np.nan}, "C=nan is no inverse strength; give a finite C above 0"),
+        ({"C": 1e-300}, "C reaches from 1e-300 to 1e-300; give values from 1e-100 to 1e\\+100"),
+        ({"C": "a"}, "C is of type <U1; give numbers"),
+        ({"C": None}, "C is of type object; give numbers"),
+        ({"X": 1e-200 * X}, "the largest value of X is .*e-200, which no embedding has"),
+        ({"X": 1e200 * X}, "the largest value of X is .*e\\+200, which no embedding has"),
+        ({"X": (1e35 * X).astype(np.float32)}, "which no embedding has; scale X so that it lies"),
+        ({"X": torch.zeros(20, 3, device="meta")}, "tensor of layout torch.strided on meta"),
+        ({"X": torch.ones(20, 3).to_sparse()}, "tensor of layout torch.sparse_coo on cpu; give a"),
+        ({"X": torch.ones(20, 3).to(torch.float8_e4m3fn)}, "give floats of 16 bits at least"),
+        ({"X": torch.full((20, 3), np.nan)}, "not finite in 20 of 20 rows, the first is row 0"),
+        ({"sample_weights": 1e-300 * ONES}, "sample_weights above 0 reach from 1e-300 to 1e-300"),
+        ({"sample_weights": ONES.astype(str)}, "sample_weights are <U32; give numbers"),
+        ({"n_classes": 2.0}, "n_classes=2.0 is no number of classes; give a whole number"),
+        ({"max_iter": 1.5}, "max_iter=1.5, tol=1e-08 can end no fit; give a whole max_iter"),
+        ({"max_iter": None}, "max_iter=None, tol=1e-08 can end no fit; give a whole max_iter"),
+        ({"tol": np.inf}, "tol=inf can end no fit; give a whole max_iter"),
+        ({"start": 3}, "start is a int; give weights and intercepts of shapes"),
+        (
+            {"start": (np.zeros((1, 3)), np.zeros((1, 1)))},
+            r"start has shapes \[\(1, 3\), \(1, 1\)\]",
+        ),
+        ({"start": (np.full((1, 1, 3), np.nan), np.zeros((1, 1)))}, "start is not finite, or"),
         ({"C": np.ones(2)}, r"C has shape \(2,\); give one number, or one for each of the 1 fits"),
         ({"objective": "l1"}, "objective='l1' is unknown; use one of uni, l2"),
         ({"n_classes": 1}, "n_classes=1 leaves nothing to tell apart; give at least 2"),

@@ -159,6 +159,16 @@ def test_a_tensor_is_taken_as_it_is(solver):
     np.testing.assert_array_equal(tensor.numpy(), X.astype(np.float32))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_tensor_of_half_precision_is_taken_with_its_gradient(dtype):
+    X, codes, weights = draw()
+    tensor = torch.from_numpy(X).to(dtype).requires_grad_()
+    settings = {"n_classes": 2, "objective": "l2", "C": 1.0, "solver": "sklearn"}
+    theirs = solve(tensor, codes, weights, **settings)
+    same = solve(tensor.detach().double().numpy(), codes, weights, **settings)
+    np.testing.assert_allclose(theirs.weights, same.weights, rtol=1e-6, atol=1e-8)
+
+
 def test_a_tensor_with_a_value_that_is_not_finite_is_refused_with_its_row():
     X, codes, weights = draw()
     X[7, 1] = np.nan
