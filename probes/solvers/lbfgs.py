@@ -26,9 +26,9 @@ OWN_ROWS_PER_DIM = 0.5
 # copy stays small beside the embeddings.
 COPIED_SHARE = 0.2
 
-# Arrays of scores are of n x columns: with dim / 64 columns at most at a time, the few that are
-# held come to a fifth of float32 embeddings. Narrow embeddings are small, and have 24.
-DIM_PER_COLUMN, LEAST_COLUMNS = 64, 24
+# Arrays of scores are of n x columns: with dim / 72 columns at most at a time, the few that are
+# held come to a fifth of float32 embeddings. Narrow embeddings are small, and have 20.
+DIM_PER_COLUMN, LEAST_COLUMNS = 72, 20
 
 
 def solve(X, codes, sample_weights, *, n_classes, objective, C, max_iter, tol, start=None):
@@ -55,8 +55,7 @@ def solve(X, codes, sample_weights, *, n_classes, objective, C, max_iter, tol, s
         rows, space, kept = _met(X, shares > 0, present, n_classes)
         places = np.full(n_classes, -1)  # of each class among those present
         places[present] = np.arange(len(present))
-        moments = rows.moments(shares[kept])
-        rows, spectrum = rows.trusted(moments), Spectrum.of(moments, len(group))
+        rows, spectrum = _measured(rows, shares[kept], len(group))
         for batch in _batches(group, C, X.shape[1], len(present)):
             fits = Fits.of(
                 places[codes[kept]],
@@ -72,6 +71,12 @@ def solve(X, codes, sample_weights, *, n_classes, objective, C, max_iter, tol, s
             solved.append(batch)
             solutions.append(_solution(optimum, space, fits))
     return _joined(solutions, np.concatenate(solved))
+
+
+def _measured(rows, shares, n_fits):
+    """Give rows, in the precision that they need, and their spectrum; the moments are let go."""
+    moments = rows.moments(shares)
+    return rows.trusted(moments), Spectrum.of(moments, n_fits)
 
 
 def _groups(codes, sample_weights, n_classes, dim):

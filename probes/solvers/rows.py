@@ -102,7 +102,8 @@ class Rows:
         dtype = np.dtype(np.float64)
         centre = _beside(self.X, self.centre)
         for where in self._spans(dtype, copied=True):
-            exact = (_converted(self.X[where], dtype) - centre) / self.scale
+            exact = _converted(self.X[where], dtype) - centre
+            exact /= self.scale
             yield where, Rows(exact, 0 * self.centre, 1.0, dtype)
 
     def trusted(self, moments):

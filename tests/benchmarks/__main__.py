@@ -7,6 +7,7 @@ from tests.benchmarks import extraction, metrics, patches, solver, start, store
 BENCHMARKS = {
     "start": start.run,
     "solver": solver.run,
+    "solver-large": solver.run_large,
     "metrics": metrics.run,
     "store": store.run,
     "patches": patches.run,
