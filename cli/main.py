@@ -30,11 +30,16 @@ VERBS = {
     "export": ("exchange", "Write embeddings as HDF5, Parquet or NumPy files."),
     "import": ("exchange", "Read embeddings of other tools into a store."),
     "diff": ("comparing", "Show what differs between two arrays of embeddings."),
-    "split": ("probing", "Draw train, validation and test annotations into a file."),
+    "split": ("splitting", "Draw train, validation and test annotations into a file."),
+    "audit": ("auditing", "Count what the parts of splits share, and make clean ones."),
     "probe": ("probing", "Fit and test one linear probe."),
-    "curve": ("probing", "AUROC by size of the training set, for one or more models."),
-    "domains": ("probing", "AUROC by training and test domain."),
+    "curve": ("experiments", "AUROC by size of the training set, for one or more models."),
+    "domains": ("experiments", "AUROC by training and test domain."),
+    "domain-probe": ("domainprobing", "How well the domain can be read off the embeddings."),
+    "compare": ("comparing_models", "Test whether models differ, on kept results."),
     "train": ("training", "Train a network end to end on the splits that probes use."),
+    "reproduce": ("reporting", "Run the paper's experiments on all models, then the report."),
+    "report": ("reporting", "Put results together into one HTML page."),
 }
 
 

@@ -9,17 +9,22 @@ __all__ = [
     "UmPerPixel",
     "as_sizes",
     "checked_place",
+    "checked_results",
     "cutting_options",
     "dataset_option",
     "device_option",
     "format_options",
+    "keep_scores_option",
+    "metric_option",
     "model_option",
     "objective_options",
     "paper_mpp",
     "plot_option",
     "precision_option",
     "quiet_option",
+    "repeats_option",
     "results_option",
+    "seed_option",
     "splits_option",
     "store_argument",
     "weights_options",
@@ -60,13 +65,36 @@ plot_option = click.option(
     help="Draw into this PNG, PDF or SVG.",
 )
 
+
+def checked_results(ctx, param, path):
+    """Refuse, before any work is done, a place in which results could not be kept."""
+    return None if path is None else checked_place(ctx, param, path.rstrip("/") or path)
+
+
 results_option = click.option(
     "--results",
-    type=click.Path(dir_okay=False, writable=True),
-    callback=checked_place,
-    help="Keep all rows in this CSV.",
+    "place",
+    type=click.Path(writable=True),
+    callback=checked_results,
+    help="Keep all rows in this folder, or in one file that ends in .csv or .parquet; what is "
+    "there and equal is not fitted again.",
+)
+metric_option = click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    default=["auroc"],
+    show_default=True,
+    help="What is computed of each test part; again for more.",
+)
+keep_scores_option = click.option(
+    "--keep-scores",
+    is_flag=True,
+    help="Keep what is said of each annotation too, in the folder of --results.",
 )
 quiet_option = click.option("--quiet", is_flag=True, help="No progress bar.")
+repeats_option = click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True)
+seed_option = click.option("--seed", type=click.IntRange(min=0), default=42, show_default=True)
 precision_option = click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
@@ -125,7 +153,7 @@ WEIGHTS_OPTIONS = (
     click.option(
         "--pooling",
         metavar="PARTS",
-        help="average, or of class, mean and registers what is wanted, with + between them "
+        help="average, or of class, mean, registers and head what is wanted, with + between them "
         "[default: the encoder's own].",
     ),
     click.option(
@@ -168,6 +196,24 @@ def format_options(command):
     return command
 
 
+class Strength(click.ParamType):
+    """A number above 0, several with commas between them, or 'uni'."""
+
+    name = "number|grid|uni"
+
+    def convert(self, value, param, ctx):
+        """Turn a text into what probes take as C."""
+        if value == "uni" or not isinstance(value, str):
+            return value
+        try:
+            numbers = [float(part) for part in value.split(",")]
+        except ValueError:
+            numbers = [0.0]
+        if not all(0 < number < math.inf for number in numbers):
+            self.fail(f"{value!r} is no number above 0, no grid such as 0.01,0.1,1 and not 'uni'")
+        return numbers if len(numbers) > 1 else numbers[0]
+
+
 def objective_options(command):
     """Give a verb the options of a probe: --objective, --C and --solver."""
     command = click.option(
@@ -180,8 +226,9 @@ def objective_options(command):
     command = click.option(
         "--C",
         "C",
-        type=click.FloatRange(min=0, min_open=True),
-        help="Inverse strength of the penalty [default: dim x classes / 100 for uni, 1 for l2].",
+        type=Strength(),
+        help="Inverse strength of the penalty: a number, uni (dim x classes / 100), or a grid such "
+        "as 0.01,0.1,1, of which validation chooses [default: uni for uni, 1 for l2].",
     )(command)
     return click.option(
         "--objective",
@@ -194,6 +241,8 @@ def objective_options(command):
 
 def as_sizes(ctx, param, text):
     """Parse '0.01,0.1,1' into numbers in (0, 1]."""
+    if text is None:
+        return None
     try:
         sizes = sorted({float(size) for size in text.split(",")})
     except ValueError:

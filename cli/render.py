@@ -4,7 +4,7 @@ import math
 
 import click
 
-__all__ = ["counts_of", "emit", "save_plot", "save_results"]
+__all__ = ["counts_of", "emit", "save_plot"]
 
 
 def emit(frame, form=None, *, rows=None):
@@ -78,7 +78,7 @@ def _cell(value, column):
     if isinstance(value, float):
         if math.isnan(value):
             return "-"
-        if "auroc" in str(column):
+        if "auroc" in str(column) or str(column).endswith(("_mean", "_sd")):
             return f"{value:.3f}"
         if str(column).startswith("n_"):
             return f"{value:.1f}".removesuffix(".0")
@@ -86,32 +86,19 @@ def _cell(value, column):
     return str(value)
 
 
-def save_plot(draw, path, *, width_in, height_in, panels=1):
-    """Draw on the axes of a new figure and write it as PNG.
+def save_plot(plot, path):
+    """Draw on a new figure, which the plot sizes, and write it.
 
     Parameters
     ----------
-    draw : callable
-        Gets the list of axes.
+    plot : callable
+        Gets an empty matplotlib Figure.
     path : path-like
-        Where to write.
-    width_in, height_in : float
-        Size of the figure in inches.
-    panels : int
-        Number of axes, side by side.
+        Where to write; its ending says in which format.
     """
     from featstore.errors import require
 
-    figure_module = require("matplotlib.figure", extra="plot", purpose="plotting")
-    figure = figure_module.Figure(figsize=(width_in, height_in), layout="constrained")
-    draw(list(figure.subplots(1, panels, squeeze=False)[0]))
+    figure = require("matplotlib.figure", extra="plot", purpose="plotting").Figure()
+    plot(figure)
     figure.savefig(path, dpi=150)
     click.echo(f"plot: {path}", err=True)
-
-
-def save_results(frame, path):
-    """Write all rows of results to a CSV, where one is asked for."""
-    if not path or frame.empty:
-        return
-    frame.to_csv(path, index=False)
-    click.echo(f"results: {path}", err=True)

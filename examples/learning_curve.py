@@ -8,9 +8,18 @@ import probes
 
 store = featstore.open(Path(sys.argv[1]) / "demo.zarr")
 annotations = store.annotations("demo")
-embeddings = store.embeddings(store.models("demo")[0], "demo")
+encoders = [store.embeddings(model, "demo") for model in store.models("demo")]
 
-for name, make_splits in [("by annotation", probes.monte_carlo), ("by slide", probes.grouped)]:
-    splits = make_splits(annotations, repeats=5, train=(0.1, 1.0))
-    curve = probes.learning_curve(embeddings, annotations, splits, objective="l2", C=0.01)
-    print(name, curve.summary()[["n_train", "auroc_mean", "auroc_sd"]], sep="\n")
+# one read and one solve per encoder, for all splits of both
+asked = {
+    "by annotation": probes.monte_carlo(annotations, repeats=5, train=(0.1, 1.0)),
+    "by slide": probes.grouped(annotations, repeats=5, train=(0.1, 1.0)),
+}
+results = probes.fit_and_score(
+    encoders, annotations, asked, objective="l2", C=0.01, keep_scores=True
+)
+print(results.summary()[["model", "experiment", "n_train", "auroc_mean", "auroc_sd"]])
+
+# which encoder is better, on whole slides that no probe has seen?
+found = probes.compare(results.where(experiment="by slide", size=1.0), annotations)
+print(found.repeats[["first", "second", "difference", "sd", "p_adjusted"]])

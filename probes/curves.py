@@ -1,35 +1,22 @@
 """Learning curves: how good a probe is by the number of annotations it was trained on."""
 
-from dataclasses import dataclass
-
-from probes.evaluate import RESULT_COLUMNS, evaluate, result_row
-from probes.neighbours import fit_probes, model_name
-from probes.protocols import InMemory
+from probes.errors import SplitError
+from probes.means import means_by
+from probes.results import Results
+from probes.trainings import fit_and_score
 
 __all__ = ["LearningCurve", "learning_curve"]
 
 
-@dataclass(frozen=True, eq=False)
-class LearningCurve:
-    """Results of one model over training sizes and repeats.
-
-    Parameters
-    ----------
-    rows : tuple of dict
-        One per training; see :data:`probes.evaluate.RESULT_COLUMNS`.
-    """
-
-    rows: tuple
-
-    def to_frame(self):
-        """Return a pandas DataFrame, one row per training."""
-        import pandas as pd
-
-        return pd.DataFrame(list(self.rows), columns=list(RESULT_COLUMNS))
+class LearningCurve(Results):
+    """Results of one or more models over training sizes and repeats."""
 
     def summary(self):
-        """Mean and standard deviation over repeats, one row per model and size."""
-        return summarise(self.to_frame())
+        """Mean and standard deviation (n - 1) over repeats, one row per model and size.
+
+        The columns are those of :func:`probes.means.means_by`.
+        """
+        return means_by(self.to_frame(), ["size"])
 
     def plot(self, ax=None):
         """Draw the curve; returns the matplotlib axes."""
@@ -38,22 +25,20 @@ class LearningCurve:
         return plot_learning_curves(self.to_frame(), ax)
 
 
-def learning_curve(source, annotations, splits, *, probe="logistic", **parameters):
+def learning_curve(sources, annotations, splits, **options):
     """Fit a probe on every split, logistic ones in one solve, and test each.
 
     Parameters
     ----------
-    source : Source
-        Embeddings.
+    sources : Source or sequence of Source
+        Embeddings; one after another is read.
     annotations : LabelTable
         The labels.
     splits : Splits
         As :func:`probes.monte_carlo` or :func:`probes.grouped` makes them.
-    probe : {'logistic', 'knn', 'simpleshot'}
-        What is fitted. The name of a companion stands behind that of the model in tables.
-    **parameters
-        As for :class:`probes.LogisticProbe` (``objective``, ``C``, ``solver``, ...),
-        :class:`probes.KNNProbe` or :class:`probes.SimpleShot`.
+    **options
+        As for :func:`probes.fit_and_score`: ``probe``, ``metrics``, ``known``, ``place``,
+        ``keep_scores``, and the parameters of the probe, such as ``objective`` and ``C``.
 
     Returns
     -------
@@ -62,7 +47,7 @@ def learning_curve(source, annotations, splits, *, probe="logistic", **parameter
     Raises
     ------
     SplitError
-        If the splits are of other annotations.
+        If the splits are of other annotations, or have training domains.
 
     Examples
     --------
@@ -79,49 +64,16 @@ def learning_curve(source, annotations, splits, *, probe="logistic", **parameter
     >>> curve.summary()[["size", "n_train", "repeats"]].values.tolist()
     [[0.1, 13.0, 3.0], [1.0, 128.0, 3.0]]
     """
-    splits.check(annotations)
-    rows = InMemory.of(source, splits)
-    digest = getattr(source, "digest", "")
-    probes = fit_probes(probe, rows, annotations, splits, digest=digest, **parameters)
-    model = model_name(source, probe)
-    return LearningCurve(
-        tuple(
-            result_row(
-                evaluate(fitted, rows, annotations, split),
-                split,
-                model=model,
-                encoder=digest,
-                annotations=annotations,
-                experiment="learning_curve",
-                converged=fitted.converged_,
-                collapsed=fitted.collapsed_,
-            )
-            for fitted, split in zip(probes, splits, strict=True)
+    _check_mixed(splits)
+    results = fit_and_score(sources, annotations, {"learning_curve": splits}, **options)
+    return LearningCurve(results.rows, results.scores, results.notes)
+
+
+def _check_mixed(splits):
+    """Refuse to average over what is in domain and out of domain."""
+    shifted = [split.name for split in splits if split.train_domain]
+    if shifted:
+        raise SplitError(
+            f"{len(shifted)} of {len(splits)} splits name a training domain, the first is "
+            f"{shifted[0]}; give these to cross_domain ('featstore domains')"
         )
-    )
-
-
-def summarise(frame):
-    """Mean and standard deviation (n - 1) of AUROC over repeats, by model and size.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        With :data:`probes.evaluate.RESULT_COLUMNS`, of any number of models.
-
-    Returns
-    -------
-    DataFrame
-        Columns model, size, n_train (mean), n_test (mean), repeats, auroc_mean, auroc_sd, collapsed
-        (number of probes).
-    """
-    by_size = frame.groupby(["model", "size"], sort=False)
-    table = by_size.agg(
-        n_train=("n_train", "mean"),
-        n_test=("n_test", "mean"),
-        repeats=("value", "size"),
-        auroc_mean=("value", "mean"),
-        auroc_sd=("value", "std"),
-        collapsed=("collapsed", "sum"),
-    )
-    return table.reset_index()

@@ -1,74 +1,66 @@
 """Domain shift: train on one domain, test on every domain."""
 
-from dataclasses import dataclass
-
-from probes.evaluate import RESULT_COLUMNS, evaluate, result_row
-from probes.neighbours import fit_probes, model_name
-from probes.protocols import InMemory, positions
+from probes.errors import SplitError
+from probes.means import means_by, places
+from probes.results import Results
 from probes.splits import single_domain
+from probes.trainings import fit_and_score
 
 __all__ = ["DomainMatrix", "cross_domain"]
 
 
-@dataclass(frozen=True, eq=False)
-class DomainMatrix:
-    """Results of one model over pairs of domains and repeats.
+class DomainMatrix(Results):
+    """Results of one or more models over pairs of domains and repeats."""
 
-    Parameters
-    ----------
-    rows : tuple of dict
-        One per training and test domain; see :data:`probes.evaluate.RESULT_COLUMNS`.
-    """
+    def matrix(self, metric="auroc"):
+        """Mean over repeats: training domains down, test domains across.
 
-    rows: tuple
+        Parameters
+        ----------
+        metric : str
+            Which of those that were computed.
 
-    def to_frame(self):
-        """Return a pandas DataFrame, one row per training and test domain."""
-        import pandas as pd
-
-        return pd.DataFrame(list(self.rows), columns=list(RESULT_COLUMNS))
-
-    def matrix(self):
-        """Mean AUROC over repeats: training domains down, test domains across."""
-        return domain_means(self.to_frame())
+        Returns
+        -------
+        DataFrame
+            With several models, training domains of each model below each other.
+        """
+        return domain_means(self.to_frame(), metric)
 
     def summary(self):
         """In-domain and out-of-domain mean and standard deviation (n - 1), as in Table 2.
 
-        The standard deviation is over all pairs of domains and repeats.
+        The standard deviation is over all pairs of domains and repeats, of which there are ``n``.
+        The other columns are those of :func:`probes.means.means_by`.
         """
         frame = self.to_frame()
-        inside = frame["train_domain"] == frame["test_domain"]
-        place = inside.map({True: "in domain", False: "out of domain"}).rename("tested")
-        table = frame.groupby(["model", place]).agg(
-            auroc_mean=("value", "mean"),
-            auroc_sd=("value", "std"),
-            n=("value", "size"),
-            collapsed=("collapsed", "sum"),
-        )
-        return table.reset_index()
+        table = means_by(frame.assign(tested=places(frame)), ["tested"])
+        table = table.sort_values(["model", "tested"], kind="stable", ignore_index=True)
+        return table.rename(columns={"repeats": "n"})
 
     def plot(self, ax=None):
-        """Draw the matrix; returns the matplotlib axes."""
+        """Draw the matrix of one model; returns the matplotlib axes."""
         from probes.plotting import plot_domain_matrix
 
         return plot_domain_matrix(self.to_frame(), ax)
 
 
 def cross_domain(
-    source, annotations, *, repeats=5, test=0.2, val=0.2, seed=42, probe="logistic", **parameters
+    sources, annotations, splits=None, *, repeats=5, test=0.2, val=0.2, seed=42, **options
 ):
     """Fit probes on single domains, logistic ones in one solve, and test each on every domain.
 
     Parameters
     ----------
-    source : Source
-        Embeddings.
+    sources : Source or sequence of Source
+        Embeddings; one after another is read.
     annotations : LabelTable
         With the column ``domain``.
+    splits : Splits, optional
+        With training domains; by default :func:`probes.single_domain` draws them.
     repeats, test, val, seed
-        As for :func:`probes.single_domain`.
-    probe, **parameters
+        As for :func:`probes.single_domain`; of no effect where splits are given.
+    **options
         As for :func:`probes.learning_curve`.
 
     Returns
@@ -79,40 +71,41 @@ def cross_domain(
     Raises
     ------
     SplitError
-        If there are fewer than two domains.
+        If there are fewer than two domains, or splits without training domain.
+
+    Examples
+    --------
+    >>> import numpy as np, probes
+    >>> from types import SimpleNamespace
+    >>> ids = np.arange(200)
+    >>> labels = np.where(ids % 2, "mitotic figure", "look-alike")
+    >>> table = SimpleNamespace(name="toy", digest="", ids=ids, labels=labels,
+    ...                         labels_of=lambda asked: labels[asked],
+    ...                         column=lambda name: np.where(ids < 100, "A", "B"))
+    >>> sign = np.where(ids % 2, 1, -1) * np.where(ids < 100, 1, -1)  # B is the other way round
+    >>> X = np.random.default_rng(0).normal(size=(200, 4)) + 3 * sign[:, None]
+    >>> source = SimpleNamespace(ids=ids, read=lambda asked: X[asked])
+    >>> cross_domain(source, table, objective="l2").matrix().round(1).values.tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
     """
-    splits = single_domain(annotations, repeats=repeats, test=test, val=val, seed=seed)
-    rows = InMemory.of(source, splits)
-    digest = getattr(source, "digest", "")
-    probes = fit_probes(probe, rows, annotations, splits, digest=digest, **parameters)
-    names = {"model": model_name(source, probe), "encoder": digest}
-    return DomainMatrix(
-        tuple(
-            row
-            for fitted, split in zip(probes, splits, strict=True)
-            for row in _rows_by_domain(fitted, split, names, rows, annotations)
-        )
-    )
+    if splits is None:
+        splits = single_domain(annotations, repeats=repeats, test=test, val=val, seed=seed)
+    _check_domains(splits)
+    results = fit_and_score(sources, annotations, {"cross_domain": splits}, **options)
+    return DomainMatrix(results.rows, results.scores, results.notes)
 
 
-def _rows_by_domain(fitted, split, names, rows, annotations):
-    score = evaluate(fitted, rows, annotations, split)
-    domains = annotations.column("domain")[positions(annotations.ids, split.test)]
-    for domain in sorted(set(domains.tolist())):
-        yield result_row(
-            score.among(domains == domain),
-            split,
-            **names,
-            annotations=annotations,
-            experiment="cross_domain",
-            test_domain=domain,
-            converged=fitted.converged_,
-            collapsed=fitted.collapsed_,
+def _check_domains(splits):
+    mixed = [split.name for split in splits if not split.train_domain]
+    if mixed:
+        raise SplitError(
+            f"{len(mixed)} of {len(splits)} splits name no training domain, the first is "
+            f"{mixed[0]}; give splits of 'single_domain' or 'leave_one_domain_out'"
         )
 
 
-def domain_means(frame):
-    """Mean AUROC by training domain (rows) and test domain (columns)."""
-    return frame.pivot_table(
-        index="train_domain", columns="test_domain", values="value", aggfunc="mean"
-    )
+def domain_means(frame, metric="auroc"):
+    """Mean by training domain (rows; with several models below each other) and test domain."""
+    index = ["train_domain"] if frame["model"].nunique() < 2 else ["model", "train_domain"]
+    chosen = frame[frame["metric"] == metric]
+    return chosen.pivot_table(index=index, columns="test_domain", values="value", aggfunc="mean")

@@ -5,6 +5,12 @@
     ProbesError (ValueError)
     ├── SplitError      a part is empty, or the split is of another dataset
     ├── OneClassError   a training part holds one class only
+    ├── WeightsError    weights to start from are not here, or not of the network
+    ├── CheckpointError checkpoints are of another training, or cannot be read
+    ├── LossError       the loss of a training is no number any more
+    ├── ResultsError    a table of results that cannot be read, or not compared
+    ├── AuditError      what an audit is asked for cannot be found, or dropped
+    │   └── PositionError   positions of annotations are missing, or make no sense
     └── MissingExtraError (ImportError)   an optional library is not installed
 
     CollapsedProbeWarning (UserWarning)   a probe whose optimum is to predict the same for all
@@ -13,11 +19,17 @@
 import importlib
 
 __all__ = [
+    "AuditError",
+    "CheckpointError",
     "CollapsedProbeWarning",
+    "LossError",
     "MissingExtraError",
     "OneClassError",
+    "PositionError",
     "ProbesError",
+    "ResultsError",
     "SplitError",
+    "WeightsError",
     "require",
 ]
 
@@ -32,6 +44,30 @@ class SplitError(ProbesError):
 
 class OneClassError(ProbesError):
     """A training part with one class only: there is nothing to tell apart."""
+
+
+class ResultsError(ProbesError):
+    """A table of results that cannot be read, or that does not hold what is asked of it."""
+
+
+class WeightsError(ProbesError):
+    """Weights to start from that are not on this machine, or do not fit the network."""
+
+
+class CheckpointError(ProbesError):
+    """Checkpoints of another training, or such that cannot be read."""
+
+
+class LossError(ProbesError):
+    """A training whose loss is no finite number any more."""
+
+
+class AuditError(ProbesError):
+    """What an audit is asked for cannot be found in these annotations, or not dropped."""
+
+
+class PositionError(AuditError):
+    """Positions of annotations that are missing, or make no sense."""
 
 
 class MissingExtraError(ProbesError, ImportError):

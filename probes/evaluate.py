@@ -9,31 +9,12 @@ from functools import cached_property
 
 import numpy as np
 
-from probes.errors import ProbesError, SplitError
-from probes.metrics import METRICS, all_metrics, auroc
+from probes.errors import SplitError
+from probes.metrics import all_metrics, auroc
 
-__all__ = ["RESULT_COLUMNS", "Score", "evaluate", "result_row", "result_rows"]
+__all__ = ["Score", "evaluate"]
 
 ROWS_AT_ONCE = 1_024  # patches of 224 px: 150 MB
-
-RESULT_COLUMNS = (
-    "model",
-    "dataset",
-    "experiment",
-    "repeat",
-    "size",
-    "train_domain",
-    "test_domain",
-    "metric",
-    "value",
-    "n_train",
-    "n_val",
-    "n_test",
-    "split",
-    "encoder",
-    "converged",
-    "collapsed",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,93 +106,3 @@ def evaluate(model, source, annotations, split):
     labels, classes = annotations.labels_of(split.test), np.asarray(model.classes_)
     value = auroc(labels, probabilities, classes)
     return Score(value, split.test, labels, probabilities, classes)
-
-
-def result_row(
-    score,
-    split,
-    *,
-    model,
-    annotations,
-    experiment,
-    test_domain="",
-    encoder="",
-    converged=True,
-    collapsed=False,
-    metric="auroc",
-):
-    """One line of a table of results, the same for probes and networks.
-
-    Parameters
-    ----------
-    score : Score
-        What :func:`evaluate` returned.
-    split : Split
-        Which it was of.
-    model, experiment, test_domain, encoder, converged, collapsed
-        Cells of the columns of their names.
-    annotations : LabelTable
-        Its name fills the column ``dataset``.
-    metric : str
-        A name of :data:`probes.metrics.METRICS`.
-
-    Returns
-    -------
-    dict
-        With the keys :data:`RESULT_COLUMNS`.
-
-    Raises
-    ------
-    ProbesError
-        If the metric is unknown.
-    """
-    values = (
-        model,
-        annotations.name,
-        experiment,
-        split.repeat,
-        split.size,
-        split.train_domain,
-        test_domain,
-        metric,
-        _value(score, metric),
-        len(split.train),
-        len(split.val),
-        score.n_test,
-        split.digest,
-        encoder,
-        converged,
-        collapsed,
-    )
-    return dict(zip(RESULT_COLUMNS, values, strict=True))
-
-
-def result_rows(score, split, *, metrics=("auroc",), **cells):
-    """Lines of a table of results, one per metric.
-
-    Parameters
-    ----------
-    score, split, **cells
-        As for :func:`result_row`.
-    metrics : sequence of str
-        Names of :data:`probes.metrics.METRICS`.
-
-    Returns
-    -------
-    list of dict
-        With the keys :data:`RESULT_COLUMNS`, in the order of ``metrics``.
-
-    Raises
-    ------
-    ProbesError
-        If a metric is unknown.
-    """
-    return [result_row(score, split, metric=metric, **cells) for metric in metrics]
-
-
-def _value(score, metric):
-    if metric == "auroc":
-        return score.auroc  # known already; the others are computed when they are asked for
-    if metric not in METRICS:
-        raise ProbesError(f"metric={metric!r} is unknown; give one of {', '.join(METRICS)}")
-    return score.metrics[metric].value

@@ -9,7 +9,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-__all__ = ["InMemory", "LabelTable", "Source", "positions"]
+from probes.errors import ProbesError
+
+__all__ = ["InMemory", "LabelTable", "Source", "as_texts", "plain_ids", "positions"]
 
 
 @runtime_checkable
@@ -55,6 +57,8 @@ class InMemory:
         Distinct annotation IDs.
     values : ndarray of shape (n, ...)
         One row per ID.
+    model, digest : str
+        What made the rows, where that is known: results name it, and a probe refuses others.
 
     Examples
     --------
@@ -64,26 +68,91 @@ class InMemory:
 
     ids: np.ndarray
     values: np.ndarray
+    model: str = ""
+    digest: str = ""
 
     @classmethod
     def of(cls, source, splits):
-        """Read every row that some split names."""
+        """Read every row that some split names; of the same model and digest as the source."""
         parts = [part for split in splits for part in (split.train, split.val, split.test)]
         ids = np.unique(np.concatenate([part for part in parts if len(part)]))
-        return cls(ids, source.read(ids))
+        made_by = (getattr(source, "model", ""), getattr(source, "digest", ""))
+        return cls(ids, source.read(ids), *made_by)
 
     def read(self, ids):
         """Return the rows of these IDs, in the order asked."""
-        return self.values[positions(self.ids, np.asarray(ids))]
+        return self.values[positions(self.ids, ids)]
 
 
 def positions(ids, asked):
-    """Where each asked ID stands among ``ids``, all of which are known to be there.
+    """Where each asked ID stands among ``ids``.
+
+    Parameters
+    ----------
+    ids, asked : array-like of shape (n,) and (m,)
+        Annotation IDs; ``ids`` in any order, none twice.
+
+    Returns
+    -------
+    ndarray of int, shape (m,)
+
+    Raises
+    ------
+    ProbesError
+        If an ID is not there.
 
     Examples
     --------
     >>> positions(np.array([30, 10, 20]), np.array([20, 30]))
     array([2, 0])
+    >>> positions(np.array([30, 10, 20]), np.array([25]))
+    Traceback (most recent call last):
+    probes.errors.ProbesError: 1 of 1 annotations is not among the 3 that are there: ID 25
     """
+    ids, asked = plain_ids(ids), plain_ids(asked)
     order = np.argsort(ids, kind="stable")
-    return order[np.searchsorted(ids[order], asked)]
+    if ids.dtype.kind != asked.dtype.kind:  # 7 is not '7'
+        unknown = np.ones(len(asked), bool)
+    else:
+        places = np.searchsorted(ids, asked, sorter=order)
+        unknown = places == len(ids)
+        places[unknown] = 0
+        unknown |= ids[order[places]] != asked if len(ids) else True
+    if unknown.any():
+        n = int(unknown.sum())
+        raise ProbesError(
+            f"{n} of {len(asked)} annotations {'is' if n == 1 else 'are'} not among the {len(ids)} "
+            f"that are there: ID {asked[unknown].tolist()[0]!r}{'' if n == 1 else ' and more'}"
+        )
+    return order[places] if len(asked) else np.empty(0, np.int64)
+
+
+def plain_ids(ids):
+    """Bring IDs into int64 or ``<U``: what NumPy sorts and searches right.
+
+    ``searchsorted`` on ``StringDType`` is wrong for strings of over 15 bytes in NumPy 2.4.
+
+    Examples
+    --------
+    >>> plain_ids(np.array([1, 2], np.int32)).dtype, plain_ids(["a", "b"]).dtype
+    (dtype('int64'), dtype('<U1'))
+    """
+    ids = np.asarray(ids)
+    return ids.astype(np.int64) if ids.dtype.kind in "iu" or not ids.size else as_texts(ids)
+
+
+def as_texts(values):
+    """Bring values of any kind into ``<U``; what is missing (None, NaN) is ''.
+
+    Examples
+    --------
+    >>> as_texts(np.array(["a", "bc"], np.dtypes.StringDType()))
+    array(['a', 'bc'], dtype='<U2')
+    >>> as_texts(np.array(["a", None, np.nan], object))
+    array(['a', '', ''], dtype='<U1')
+    """
+    values = np.asarray(values)
+    if values.dtype.kind == "U":
+        return values
+    texts = ["" if each is None or each != each else str(each) for each in values.tolist()]
+    return np.array(texts, str)

@@ -53,6 +53,7 @@ def test_the_demo_leaves_what_it_says(demo_folder):
         "learning_curve.png",
         "domains.csv",
         "domains.png",
+        "report.html",
     }
 
 

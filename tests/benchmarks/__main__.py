@@ -2,16 +2,31 @@
 
 import sys
 
-from tests.benchmarks import extraction, metrics, patches, solver, start, store
+from tests.benchmarks import (
+    audit,
+    experiments,
+    extraction,
+    metrics,
+    patches,
+    solver,
+    splits,
+    start,
+    store,
+    training,
+)
 
 BENCHMARKS = {
     "start": start.run,
     "solver": solver.run,
     "solver-large": solver.run_large,
     "metrics": metrics.run,
+    "experiments": experiments.run,
+    "splits": splits.run,
+    "audit": audit.run,
     "store": store.run,
     "patches": patches.run,
     "extraction": extraction.run,
+    "training": training.run,
 }
 
 for name in sys.argv[1:] or BENCHMARKS:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import probes
-from probes.evaluate import RESULT_COLUMNS
+from probes.results import RESULT_COLUMNS
 
 MODEL = "test_vit-random0"
 
@@ -112,6 +112,8 @@ def test_the_paper_way_from_splits_to_results(midog_store, ok, tmp_path):
         0,
         "--network",
         "timm:test_efficientnet",
+        "--weights",
+        "random",
         "--patch-px",
         32,
         "--epochs",
@@ -122,9 +124,9 @@ def test_the_paper_way_from_splits_to_results(midog_store, ok, tmp_path):
         "--save",
         tmp_path / "networks",
     )
-    assert sorted(path.name for path in (tmp_path / "networks").iterdir()) == [
-        "test_efficientnet-repeat0-size0.3.safetensors",
-        "test_efficientnet-repeat0-size1.safetensors",
+    assert sorted(path.name[:-21] for path in (tmp_path / "networks").iterdir()) == [
+        "test_efficientnet-repeat0-size0.3",
+        "test_efficientnet-repeat0-size1",
     ]
     both = pd.read_csv(
         StringIO(

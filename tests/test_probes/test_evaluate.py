@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,8 +9,8 @@ from hypothesis import strategies as st
 
 import probes
 from probes.errors import ProbesError, SplitError
-from probes.evaluate import RESULT_COLUMNS
 from probes.metrics import auroc
+from probes.protocols import InMemory
 
 CLASSES = np.array(["a", "b"])
 
@@ -126,36 +127,13 @@ def test_an_empty_test_part_is_refused():
         probes.evaluate(Column(), None, None, SimpleNamespace(test=np.array([], int)))
 
 
-def test_a_row_of_results_names_split_and_sizes():
-    split = probes.Split(np.arange(3), np.arange(3, 4), np.arange(4, 9), repeat=2, size=0.1)
-    score = SimpleNamespace(auroc=0.75, n_test=5)
-    row = probes.result_row(
-        score, split, model="m", annotations=SimpleNamespace(name="d"), experiment="learning_curve"
-    )
-    assert tuple(row) == RESULT_COLUMNS
-    assert (row["value"], row["n_train"], row["n_val"], row["n_test"], row["repeat"]) == (
-        0.75,
-        3,
-        1,
-        5,
-        2,
-    )
-    assert row["split"] == split.digest
-
-
-def test_a_table_may_have_a_row_per_metric():
-    split = probes.Split(np.arange(3), np.arange(3, 4), np.arange(4, 8), repeat=2, size=0.1)
-    score = probes.Score(
-        0.75, split.test, CLASSES[[0, 1, 1, 0]], two_columns([0.2, 0.6, 0.4, 0.5]), CLASSES
-    )
-    cells = {"model": "m", "annotations": SimpleNamespace(name="d"), "experiment": "probe"}
-    rows = probes.result_rows(score, split, metrics=("auroc", "brier"), **cells)
-    assert [(row["metric"], row["value"]) for row in rows] == [
-        ("auroc", 0.75),
-        ("brier", pytest.approx(0.2025)),
-    ]
-    assert all(tuple(row) == RESULT_COLUMNS for row in rows)
-    assert probes.result_rows(score, split, **cells) == [rows[0]]
-    assert rows[0] == probes.result_row(score, split, **cells)
-    with pytest.raises(ProbesError, match="metric='auc' is unknown; give one of auroc, "):
-        probes.result_rows(score, split, metrics=["auc"], **cells)
+def test_embeddings_that_were_read_are_still_known_by_their_encoder(make_table, make_source):
+    table = make_table()
+    splits = probes.monte_carlo(table, repeats=1, train=[1.0])
+    known = [replace(make_source(table), model=name, digest=f"sha256:{name}") for name in "ab"]
+    own, other = (InMemory.of(source, splits) for source in known)
+    assert (own.model, own.digest) == ("a", "sha256:a")
+    probe = probes.LogisticProbe("l2").fit_source(own, table, splits[0])
+    assert 0 < probes.evaluate(probe, own, table, splits[0]).auroc < 1
+    with pytest.raises(ProbesError, match="the probe was fitted on embeddings of sha256:a, those"):
+        probes.evaluate(probe, other, table, splits[0])

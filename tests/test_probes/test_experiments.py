@@ -1,4 +1,6 @@
-"""Learning curves, domain matrices and their plots, on data with a planted answer."""
+"""Learning curves and domain matrices, on data with a planted answer."""
+
+from dataclasses import replace
 
 import matplotlib.pyplot
 import numpy as np
@@ -7,8 +9,7 @@ import pytest
 
 import probes
 from probes.errors import SplitError
-from probes.evaluate import RESULT_COLUMNS
-from probes.plotting import plot_learning_curves
+from probes.results import RESULT_COLUMNS
 
 matplotlib.use("agg")
 
@@ -54,9 +55,10 @@ def test_more_training_helps_where_there_is_a_signal_and_none_is_found_where_the
 def test_a_curve_refuses_splits_of_another_dataset(make_table, make_source):
     table = make_table()
     splits = probes.monte_carlo(table, train=[1.0])
-    table.digest = "sha256:other"
+    other = make_table(seed=1)
+    other.digest = "sha256:other"
     with pytest.raises(SplitError):
-        probes.learning_curve(make_source(table), table, splits)
+        probes.learning_curve(make_source(other), other, splits)
 
 
 def test_a_planted_domain_shift_shows_off_the_diagonal_only(make_table, make_source):
@@ -94,20 +96,13 @@ def test_in_and_out_of_domain_are_summed_up_as_in_table_2(make_table, make_sourc
     assert summary["n"].tolist() == [6, 12]
 
 
-def test_plots_show_every_model_size_and_number(make_table, make_source):
+def test_the_matrix_and_both_plots_are_of_the_same_numbers(make_table, make_source):
     table = make_table()
     source = make_source(table, shift=0.5)
     curve = probes.learning_curve(source, table, probes.monte_carlo(table, train=(0.1, 1.0)), C=5.0)
-    axes = plot_learning_curves(pd.concat([curve.to_frame().assign(model=name) for name in "uv"]))
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
-        "u (5 repeats)",
-        "v (5 repeats)",
-    ]
-    assert "AUROC" in axes.get_ylabel()
-    assert [text.get_text() for text in axes.get_xticklabels()] == ["39\n(0.1)", "384\n(1)"]
+    assert "AUROC" in curve.plot().get_ylabel()
     matrix = probes.cross_domain(source, table, repeats=2, C=5.0)
-    axes = matrix.plot()
-    shown = [text.get_text() for text in axes.texts]
+    shown = [text.get_text() for text in matrix.plot().texts]
     assert shown == [f"{value:.2f}" for value in matrix.matrix().to_numpy().ravel()]
     matplotlib.pyplot.close("all")
 
@@ -123,3 +118,41 @@ def test_a_curve_takes_every_parameter_of_a_probe_and_remembers_the_encoder(
     for split, value in zip(splits, frame["value"], strict=True):
         probe = probes.LogisticProbe(**settings).fit_source(source, table, split)
         assert value == pytest.approx(probe.score_source(source, table, split).auroc, abs=1e-4)
+
+
+def test_models_stand_below_each_other_in_one_matrix(make_table, make_source):
+    table = make_table()
+    sources = [replace(make_source(table, seed=number), model=f"m{number}") for number in (0, 1)]
+    result = probes.cross_domain(sources, table, repeats=1, objective="l2")
+    assert result.matrix().index.tolist() == [(m, d) for m in ("m0", "m1") for d in "ABC"]
+    alone = probes.cross_domain(sources[1], table, repeats=1, objective="l2").matrix()
+    assert result.matrix().loc["m1"].to_numpy() == pytest.approx(alone.to_numpy())
+    assert result.summary()["model"].tolist() == ["m0", "m0", "m1", "m1"]
+
+
+def test_splits_of_a_file_may_be_given_and_need_a_training_domain(make_table, make_source):
+    table = make_table()
+    source = make_source(table)
+    splits = probes.single_domain(table, repeats=1, seed=7)
+    frame = probes.cross_domain(source, table, splits, C=5.0).to_frame()
+    assert frame["split"].unique().tolist() == [split.digest for split in splits]
+    with pytest.raises(SplitError, match="2 of 2 splits name no training domain"):
+        probes.cross_domain(source, table, probes.monte_carlo(table, repeats=2, train=[1.0]))
+
+
+def test_with_one_domain_left_out_only_that_one_is_out_of_domain(make_table, make_source):
+    table = make_table()
+    splits = probes.leave_one_domain_out(table, repeats=2)
+    result = probes.cross_domain(make_source(table), table, splits, C=5.0)
+    frame = result.to_frame()
+    assert len(frame) == 2 * 3 * 3
+    assert result.summary().set_index("tested")["n"].to_dict() == {
+        "in domain": 12,
+        "out of domain": 6,
+    }
+
+
+def test_a_curve_does_not_average_over_what_is_in_and_out_of_domain(make_table, make_source):
+    table = make_table()
+    with pytest.raises(SplitError, match="6 of 6 splits name a training domain, the first is"):
+        probes.learning_curve(make_source(table), table, probes.single_domain(table, repeats=2))

@@ -85,8 +85,8 @@ def test_splits_without_validation_and_of_other_annotations_are_refused(planted)
     bare = probes.monte_carlo(table, repeats=1, val=0, train=[1.0])
     with pytest.raises(SplitError, match="the validation part of repeat 0, size 1 is empty"):
         probes.regularization_path(source, table, bare)
-    table.digest = "sha256:other"
-    with pytest.raises(SplitError):
+    table.digest, table.labels = "sha256:other", table.labels[::-1].copy()
+    with pytest.raises(SplitError, match="labels differ"):
         probes.regularization_path(source, table, splits)
 
 
