@@ -36,7 +36,8 @@ LONG_WAIT, LONG_STALL = 0.2, 0.1
     "models",
     multiple=True,
     required=True,
-    help="A registered encoder, or timm:NAME; given more than once, each patch is read once.",
+    help="A registered encoder, timm:NAME, or file:PATH of a network that 'train' kept; given more "
+    "than once, each patch is read once.",
 )
 @dataset_option
 @weights_options
@@ -105,18 +106,26 @@ def extract(
 
     _check_options(models, build_options)
     opened = featstore.open(store)
-    mpp = mpp or paper_mpp(opened, dataset)
     if dry_run:
         for model in models:
             _say_budget(opened, model, dataset, precision, build_options)
         return
     devices = _devices(device, devices)
     exactly = exact and precision == "auto"
-    building = {"mpp": mpp, "device": devices[0], **build_options}
+    building = {"device": devices[0], **build_options}
     encoders = [
-        _with_precision(_built(model, building), model, opened, dataset, precision, exactly)
+        _with_precision(
+            _built(model, building | {"mpp": _mpp_of(model, mpp, opened, dataset)}),
+            model,
+            opened,
+            dataset,
+            precision,
+            exactly,
+        )
         for model in models
     ]
+    for encoder in encoders:
+        _say_trained_on(encoder, opened.annotations(dataset))
     settings = {"batch_size": batch_size, "workers": workers, "progress": not quiet}
     settings |= {"devices": devices, "compiling": compiling, "exact": exact}
     settings |= {"on_start": _say_start, "on_chunk": lambda done: _log(log, done)}
@@ -156,11 +165,41 @@ def _devices(device, devices):
 
 def _built(model, building):
     from featstore.encoders.build import build
+    from featstore.encoders.trained import is_trained_file
 
     weights = building["weights"]
     if weights is not None and Path(weights).is_dir():
-        weights = _file_of(model, Path(weights))
+        weights = None if is_trained_file(model) else _file_of(model, Path(weights))
     return build(model, **building | {"weights": weights})
+
+
+def _mpp_of(model, asked, opened, dataset):
+    """Um per pixel of the patches of a model: what was asked, or what it was trained at."""
+    from featstore.encoders.trained import is_trained_file, read_trained
+
+    if asked is not None or not is_trained_file(model):
+        return asked or paper_mpp(opened, dataset)
+    own = read_trained(model).mpp
+    if own is None and not opened.has_whole_patches(dataset):
+        raise click.ClickException(
+            f"{model} was trained on whole patch files and {dataset!r} is cut from larger images; "
+            "say with --mpp how fine its patches should be"
+        )
+    return own
+
+
+def _say_trained_on(encoder, annotations):
+    """Say whose annotations a trained network has seen, if it is one, and whether of these."""
+    from featstore_cli.seen import is_of
+
+    seen = encoder.trained_on
+    if seen is None:
+        return
+    split = f"split {seen['split'][:15]}..." if seen["split"] else "a split without digest"
+    told = f"{encoder.spec.key}: trained on {seen['n_train']:,} annotations of {seen['dataset']!r}"
+    if is_of(seen, annotations):
+        split += "; it has seen some of these rows: probe it on that split alone"
+    click.echo(f"{told}, {split}", err=True)
 
 
 def _file_of(model, folder):
@@ -270,9 +309,11 @@ def _log(path, done):
 def _say_budget(opened, model, dataset, precision, build_options):
     """Print rows, bytes and files; weights are not needed for that."""
     from featstore.encoders.build import build
+    from featstore.encoders.trained import is_trained_file
     from featstore.store.layout import file_budget
 
-    without = {"weights": None, "random_weights": 0, "download": False}
+    seed = None if is_trained_file(model) else 0
+    without = {"weights": None, "random_weights": seed, "download": False}
     encoder = build(model, **build_options | without)
     width = max(stop for _, stop in encoder.parts.values())
     dtype = "float32" if precision in ("auto", "float32") else "float16"

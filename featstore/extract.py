@@ -238,6 +238,8 @@ class _Run:
                 "compiled": choice.compiled,
                 "exact": self._exact,
             }
+            if encoder.trained_on:
+                run["trained_on"] = encoder.trained_on
             writer = EmbeddingWriter(
                 self._path, self._dataset, encoder.spec, parts=encoder.parts, run=run
             )

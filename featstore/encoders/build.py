@@ -1,18 +1,20 @@
 """Build an encoder exactly as its specification says, or not at all.
 
 Weights come from a file, from an installed package, from the hub's cache, or at random by a stated
-seed. The hub is asked only where that is said. Checkpoints are read without running code.
+seed; a network that was trained end to end comes whole, out of its file. The hub is asked only
+where that is said. Checkpoints are read without running code.
 """
 
 import functools
 from pathlib import Path
 
 from featstore.encoders import registry
-from featstore.encoders.checkpoint import load_weights, read_checkpoint, renamed
+from featstore.encoders.checkpoint import check_fit, load_weights, read_checkpoint, renamed
 from featstore.encoders.download import fetch_weights
 from featstore.encoders.encoder import LONGEST_REASON, PRECISIONS, Encoder
-from featstore.encoders.pooling import default_pooling
+from featstore.encoders.pooling import default_pooling, head_pooling
 from featstore.encoders.spec import EncoderSpec
+from featstore.encoders.trained import is_trained_file, read_trained
 from featstore.encoders.weights import find_weights
 from featstore.errors import EncoderError, require
 
@@ -38,17 +40,18 @@ def build(
     random_weights=None,
     pooling=None,
     parts=None,
-    mpp=0.25,
+    mpp="own",
     precision="float32",
     device="cpu",
     key=None,
 ):
-    """Build an encoder by name.
+    """Build an encoder by name, or a trained network out of its file.
 
     Parameters
     ----------
     model : str
-        A name of the registry, or ``timm:NAME``.
+        A name of the registry, ``timm:NAME``, or ``file:PATH`` of a network that was trained end to
+        end, whose weights, normalisation and size of input are in that file.
     weights : path-like, optional
         Checkpoint: safetensors, or a torch file that holds tensors only. By default what an
         installed package or the hub's cache holds.
@@ -63,8 +66,9 @@ def build(
         wanted, with + between them.
     parts : str, optional
         What is kept beside it, in the same words; see :class:`featstore.encoders.encoder.Encoder`.
-    mpp : float or None
-        Um per pixel that patches are cut at; None for whole patch files.
+    mpp : float, None or 'own'
+        Um per pixel that patches are cut at; None for whole patch files; 'own' what a trained
+        network was trained at, the paper's 0.25 for others.
     precision : {'float32', 'bfloat16', 'float16'}
         Autocast type of the forward pass.
     device : str
@@ -86,26 +90,30 @@ def build(
     >>> build("timm:test_vit", random_weights=3).spec.key
     'test_vit-random3'
     """
-    spec = _specification(model)
     if weights is not None and random_weights is not None:
         raise EncoderError(
             "weights from a file and random weights were asked for; give one of them"
         )
     if precision not in PRECISIONS:
         raise EncoderError(f"precision {precision!r} is unknown; take {', '.join(PRECISIONS)}")
-    if random_weights is not None:
+    trained_on = None
+    if is_trained_file(model):
+        network, spec, trained_on = _trained_network(model, weights, random_weights)
+    elif random_weights is not None:
+        spec = _specification(model)
         network = _random_network(spec, random_weights)
         spec = spec.at(weights=f"random:{random_weights}", weights_from="random", terms="")
     else:
+        spec = _specification(model)
         path = Path(weights) if weights is not None else _weights_here(model, spec, download)
         network, spec = _network_with_weights(model, spec, path, allow_other_weights)
     spec = spec.at(
         key=_key(key or spec.key, spec),
         pooling=pooling or spec.pooling or default_pooling(network),
-        mpp=mpp,
+        mpp=spec.mpp if mpp == "own" else mpp,
         precision=precision,
     )
-    return Encoder(spec, network, parts).to(checked_device(device))
+    return Encoder(spec, network, parts, trained_on).to(checked_device(device))
 
 
 def _specification(model):
@@ -184,6 +192,21 @@ def _network_with_weights(model, spec, path, allow_other):
     network = bare_network(spec)
     load_weights(network, renamed(tensors, spec), path)
     return network, spec.at(weights=digest, weights_from=_where_from(row, path, is_other))
+
+
+def _trained_network(model, weights, random_weights):
+    """Build a network out of its own file: also its specification, and what it was trained on."""
+    if weights is not None or random_weights is not None:
+        raise EncoderError(
+            f"{model!r} is a network with its weights; leave out --weights and --random-weights"
+        )
+    file = read_trained(model)
+    tensors, digest = read_checkpoint(file.path)
+    with torch.device("meta"):  # no memory is taken before the tensors are known to be there
+        check_fit(bare_network(file.spec), tensors, file.path)
+    network = bare_network(file.spec).eval()
+    load_weights(network, tensors, file.path)
+    return network, file.spec.at(weights=digest, pooling=head_pooling(network)), file.trained_on
 
 
 def _where_from(row, path, is_other):

@@ -12,7 +12,7 @@ from featstore.errors import EncoderError, require
 torch = require("torch", extra="extract", purpose="building encoders")
 timm = require("timm", extra="extract", purpose="building encoders")
 
-__all__ = ["load_weights", "read_checkpoint", "renamed"]
+__all__ = ["check_fit", "load_weights", "read_checkpoint", "renamed"]
 
 
 def read_checkpoint(path):
@@ -38,7 +38,10 @@ def read_checkpoint(path):
     try:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return _tensors_in(path), digest
+        tensors = _tensors_in(path)
+        for name, tensor in tensors.items():
+            _check_plain(name, tensor, path)
+        return tensors, digest
     except OSError as error:
         raise EncoderError(f"cannot read the weights {path}: {error.strerror}") from error
     except EncoderError:
@@ -59,8 +62,6 @@ def _tensors_in(path):
     named = isinstance(loaded, dict) and all(isinstance(name, str) for name in loaded)
     if not named or not all(map(torch.is_tensor, loaded.values())):
         raise EncoderError(f"{path} holds no state dict; give a file of named tensors")
-    for name, tensor in loaded.items():
-        _check_plain(name, tensor, path)
     return loaded
 
 
@@ -139,6 +140,19 @@ def load_weights(network, tensors, path):
     EncoderError
         Naming tensors that are missing, left over or of another shape.
     """
+    kept = check_fit(network, tensors, path)
+    try:
+        network.load_state_dict(kept)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise EncoderError(f"{path} cannot be loaded: {reason}") from error
+
+
+def check_fit(network, tensors, path):
+    """Return the tensors that a network takes, apart from a classifier's; errors as above.
+
+    The network may be on the device ``meta``, where it takes no memory.
+    """
     heads = network.pretrained_cfg.get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
     kept = {k: v for k, v in tensors.items() if not k.startswith(tuple(f"{h}." for h in heads))}
@@ -151,11 +165,7 @@ def load_weights(network, tensors, path):
             f"({_some(missing)}), {len(unexpected)} unexpected ({_some(unexpected)}), "
             f"{len(misshapen)} of another shape ({_some(misshapen)})"
         )
-    try:
-        network.load_state_dict(kept)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise EncoderError(f"{path} cannot be loaded: {reason}") from error
+    return kept
 
 
 def _some(names):

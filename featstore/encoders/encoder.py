@@ -29,6 +29,9 @@ class Encoder(torch.nn.Module):
         What is kept of a patch beyond what ``spec.pooling`` shows by default, as
         :func:`featstore.encoders.pooling.embedding_parts` takes it: by default class token and
         patch mean, where the network has both.
+    trained_on : dict, optional
+        Which annotations a network has been trained on, as
+        :class:`featstore.encoders.trained.TrainedFile` has it; it goes into the provenance.
 
     Raises
     ------
@@ -47,8 +50,9 @@ class Encoder(torch.nn.Module):
     (torch.Size([2, 64]), torch.Size([2, 128]))
     """
 
-    def __init__(self, spec, network, parts=None):
+    def __init__(self, spec, network, parts=None, trained_on=None):
         super().__init__()
+        self.trained_on = trained_on
         shown = embedding_parts(network, spec.pooling)
         self.pooled = parts or default_parts(network, spec.pooling)
         self.parts = embedding_parts(network, self.pooled)
@@ -70,7 +74,7 @@ class Encoder(torch.nn.Module):
     def at(self, precision):
         """Return the encoder with the same weights and another precision of the forward pass."""
         spec = self.spec.at(precision=precision)
-        return Encoder(spec, self.network, self.pooled).to(self.device)
+        return Encoder(spec, self.network, self.pooled, self.trained_on).to(self.device)
 
     def forward(self, patches_NHWC):
         """Embed uint8 patches that are on the encoder's device; shape (N, D), float32.

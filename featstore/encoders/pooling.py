@@ -8,9 +8,9 @@ import torch
 
 from featstore.errors import EncoderError
 
-__all__ = ["default_parts", "default_pooling", "embedding_parts", "pool"]
+__all__ = ["default_parts", "default_pooling", "embedding_parts", "head_pooling", "pool"]
 
-PARTS = ("average", "class", "mean", "registers")
+PARTS = ("average", "class", "mean", "registers", "head")
 
 
 def default_pooling(network):
@@ -25,6 +25,40 @@ def default_pooling(network):
     if not hasattr(network, "num_prefix_tokens"):
         return "average"
     return "class" if _n_class_tokens(network) else "mean"
+
+
+@torch.inference_mode()
+def head_pooling(network):
+    """Name what the network's own classifier is given, by trying it on tokens.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        A timm network in evaluation mode, without or with a classifier.
+
+    Returns
+    -------
+    str
+        'average' for a network without tokens; 'class' or 'mean' where the classifier is given
+        just that, else 'head': that mean behind a norm of its own, for instance.
+
+    Examples
+    --------
+    >>> import timm
+    >>> head_pooling(timm.create_model("test_vit", num_classes=0).eval())
+    'class'
+    """
+    if not hasattr(network, "num_prefix_tokens"):
+        return default_pooling(network)
+    weight = next(network.parameters())
+    n_tokens = network.num_prefix_tokens + 3
+    tokens_NTD = torch.linspace(-1, 2, n_tokens * network.num_features).square()
+    tokens_NTD = tokens_NTD.reshape(1, n_tokens, -1).to(weight)
+    given_ND = network.forward_head(tokens_NTD, pre_logits=True)
+    if _n_class_tokens(network) and torch.equal(given_ND, tokens_NTD[:, 0]):
+        return "class"
+    mean_ND = tokens_NTD[:, network.num_prefix_tokens :].mean(1)
+    return "mean" if torch.equal(given_ND, mean_ND) else "head"
 
 
 def default_parts(network, pooling):
@@ -63,8 +97,9 @@ def embedding_parts(network, parts):
     network : torch.nn.Module
         A timm network.
     parts : str
-        'average' for a network without tokens; else any of 'class', 'mean' (of the patch tokens)
-        and 'registers' (their mean), with '+' between them.
+        'average' for a network without tokens; else any of 'class', 'mean' (of the patch tokens),
+        'registers' (their mean) and 'head' (what its own classifier is given), with '+' between
+        them.
 
     Returns
     -------
@@ -102,7 +137,7 @@ def _known_parts(network):
         return ("average",)
     n_class = _n_class_tokens(network)
     known = ["class"] * n_class + ["mean"]
-    return known + ["registers"] * (network.num_prefix_tokens > n_class)
+    return [*known, *["registers"] * (network.num_prefix_tokens > n_class), "head"]
 
 
 def _n_class_tokens(network):
@@ -137,5 +172,6 @@ def pool(network, images_NCHW, parts):
         "class": lambda: tokens_NTD[:, 0],
         "mean": lambda: tokens_NTD[:, n_prefix:].mean(1),
         "registers": lambda: tokens_NTD[:, n_class:n_prefix].mean(1),
+        "head": lambda: network.forward_head(features, pre_logits=True).float(),
     }
     return torch.cat([pooled_ND[name]() for name in parts.split("+")], dim=1)

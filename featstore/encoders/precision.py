@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from featstore.encoders import registry
 from featstore.encoders.golden import golden_patches
 from featstore.encoders.prepared import prepared
+from featstore.encoders.trained import FILE_PREFIX
 from featstore.errors import require
 
 torch = require("torch", extra="extract", purpose="building encoders")
@@ -47,14 +48,14 @@ def recommended_precision(model):
     Parameters
     ----------
     model : str
-        A name of the registry, or ``timm:NAME``.
+        A name of the registry, ``timm:NAME``, or ``file:PATH`` of a trained network.
 
     Examples
     --------
     >>> recommended_precision("virchow2"), recommended_precision("timm:test_vit")
     ('float16', 'float32')
     """
-    if model.startswith(registry.TIMM_PREFIX):
+    if model.startswith((registry.TIMM_PREFIX, FILE_PREFIX)):
         return "float32"
     return registry.registered(model).precision
 

@@ -61,7 +61,7 @@ def prepared(encoder):
         for module in network.modules():
             if isinstance(module, CAST) and not isinstance(module, STANDARDISING):
                 module.to(dtype)
-    return Encoder(encoder.spec, network, encoder.pooled).to(encoder.device)
+    return Encoder(encoder.spec, network, encoder.pooled, encoder.trained_on).to(encoder.device)
 
 
 @torch.no_grad()  # not inference_mode: its tensors could not be cast in place afterwards

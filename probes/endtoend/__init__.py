@@ -5,12 +5,25 @@ Needs the extra ``train`` (torch, torchvision, timm, lightning); ``import probes
 
 from probes.errors import require
 
-for _module in ("torch", "torchvision", "timm", "safetensors", "lightning"):
+for _module in ("torch", "torchvision", "timm", "safetensors"):
     require(_module, extra="train", purpose="end-to-end training")
 
 # After the check above, so that a missing library is one clear line and not a traceback of imports.
 from probes.endtoend.augment import source_px  # noqa: E402
-from probes.endtoend.network import Recipe, TrainedNetwork  # noqa: E402
+from probes.endtoend.experiment import NetworkResults, train_all  # noqa: E402
+from probes.endtoend.recipe import PAPER_MPP, PRESETS, Recipe, preset  # noqa: E402
 from probes.endtoend.train import train  # noqa: E402
+from probes.endtoend.trained import TrainedNetwork, Training  # noqa: E402
 
-__all__ = ["train", "TrainedNetwork", "Recipe", "source_px"]
+__all__ = [
+    "NetworkResults",
+    "PAPER_MPP",
+    "PRESETS",
+    "Recipe",
+    "TrainedNetwork",
+    "Training",
+    "preset",
+    "source_px",
+    "train",
+    "train_all",
+]

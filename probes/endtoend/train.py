@@ -1,61 +1,52 @@
 """Train a network end to end on the same annotations that the probes are fitted on.
 
-Lightning runs the loop; what is decided here is what makes two trainings comparable: which
-annotations, in which order, changed how, and which epoch is kept.
-
-Shape suffixes: N patches of a part, B patches of a batch, H height, W width, C channels, K classes.
+What is decided here is what makes two trainings comparable: which annotations, which recipe, and
+where a training that was begun goes on.
 """
 
 import contextlib
+import functools
+import importlib.util
 import logging
-import math
 import tempfile
-import warnings
 
-import lightning.pytorch as lightning
-import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, Dataset, Sampler
-from tqdm import tqdm
 
-from probes.endtoend.augment import augment, centre_crop, source_px
-from probes.endtoend.network import (
-    Classifier,
-    Recipe,
-    TrainedNetwork,
-    checked_pixels,
-    torch_device,
-)
-from probes.errors import OneClassError, ProbesError
+from probes import errors
+from probes.endtoend.checkpoints import Checkpoints
+from probes.endtoend.devices import quiet_lightning, start_fabric, torch_device
+from probes.endtoend.fitting import Job, best_epoch, run
+from probes.endtoend.network import build
+from probes.endtoend.parts import Parts
+from probes.endtoend.pixels import TrainPart, ValPart, pixels_of
+from probes.endtoend.recipe import Recipe, changed, preset
+from probes.endtoend.sampling import Plan
+from probes.endtoend.trained import TrainedNetwork
+from probes.endtoend.weights import find_weights
+from probes.errors import ProbesError
 
 __all__ = ["train"]
 
 logger = logging.getLogger(__name__)
-
-# Large enough to leave ordinary steps alone, small enough to stop a single bad batch.
-GRADIENT_NORM = 1.0
-READ_BLOCK = 256  # patches asked of a source at once
 
 
 def train(
     patches,
     annotations,
     split,
+    recipe: Recipe | str = "ganz2024",
     *,
-    network: str = "timm:resnet50",
-    pretrained=None,
-    epochs: int = 10,
-    batch_size: int = 16,
-    max_learning_rate: float = 1e-4,
-    weight_decay: float = 0.01,
-    augmented: bool = True,
-    patch_px: int | None = None,
-    seed: int = 0,
-    workers: int = 0,
+    checkpoints=None,
+    checkpoint_every_s: float = 60.0,
+    logs=None,
     device: str = "auto",
+    devices: int = 1,
+    workers: int = 0,
+    memory_gib: float = 8.0,
+    augment_on: str = "auto",
+    download: bool = False,
     progress: bool = False,
+    **changes,
 ) -> TrainedNetwork:
     """Train a network on the training part and keep the epoch with the least validation loss.
 
@@ -63,37 +54,43 @@ def train(
     ----------
     patches
         A source of pixels: ``ids`` and ``read(ids)`` -> uint8 (n, px, px, 3). Turns by any angle
-        need px of at least ``source_px(patch_px)``; smaller patches are turned by quarters.
+        need px of at least ``recipe.source_px``; smaller patches are turned by quarters. With
+        ``workers`` it must work in another process.
     annotations
-        A table with ``labels_of(ids)``, one class name per annotation.
+        A table with ``labels_of(ids)``, one class name per annotation; for
+        ``sampling="slide-class"`` also ``ids`` and ``column("slide")``.
     split
         ``train`` and ``val``, arrays of annotation IDs. ``test`` is never looked at. With an empty
         ``val`` the last epoch is kept, and its ``val_loss`` in the history is None.
-    network
-        ``"timm:NAME"``, built with one logit per class and never downloaded.
-    pretrained
-        Checkpoint file (safetensors, or torch weights only) in timm's key names to start from;
-        None starts from random weights.
-    epochs
-        Passes over the training part, at least 1.
-    batch_size
-        Patches per step at most. Batches of an epoch differ in size by one at most, so none is
-        left with a single patch, and no training annotation is left out.
-    max_learning_rate, weight_decay
-        Peak of the one-cycle schedule, and AdamW's decay.
-    augmented
-        Whether training patches are changed at random (``probes.endtoend.augment``).
-    patch_px
-        Side of the network's input in pixels; None takes the patches as they come.
-    seed
-        Non-negative; decides first weights, order and augmentation. On a CPU the same seed gives
-        the same weights, with any number of workers; on a GPU sums may differ in the last bits.
-    workers
-        Processes that augment; 0 does it in this one.
+    recipe
+        A :class:`Recipe`, or the name of a preset.
+    checkpoints
+        Folder of this training's own checkpoints. A training that ended there is returned at once,
+        one that was cut short goes on: on a CPU to the same weights, bit for bit, as had it not
+        been. None keeps none.
+    checkpoint_every_s
+        Seconds between checkpoints, which is what a kill can cost.
+    logs
+        Folder for ``metrics.csv``, and for TensorBoard's events where that is installed; each start
+        writes into a ``version_N`` of its own there.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+    devices
+        How many of them, with a process each; the batch is divided among them. On the CPU,
+        processes.
+    workers
+        Processes that read and augment patches, per device; 0 does it in this one.
+    memory_gib
+        Pixels of both parts are held in memory as uint8 where they fit into so many GiB, else read
+        as they are needed.
+    augment_on
+        ``"workers"``, ``"device"``, or ``"auto"``: the device where that is a GPU.
+    download
+        Fetch weights that are not on this machine; nothing is fetched otherwise.
     progress
         Whether to show a bar on stderr.
+    **changes
+        Fields of the recipe to replace, such as ``epochs=20``.
 
     Returns
     -------
@@ -104,23 +101,31 @@ def train(
     ------
     OneClassError
         If the training part holds one class only.
+    WeightsError
+        If the weights to start from are not here, or not of this network.
+    CheckpointError
+        If the folder holds checkpoints of another training, cannot be written, or another program
+        is training there.
+    LossError
+        If the loss is no longer a finite number; the message names the batch's annotations, and the
+        last checkpoint stays.
     ProbesError
-        If a part cannot be used, the network or checkpoint is not known, or the loss is no longer a
-        finite number; the message names the batch's annotations.
+        If a part, a device or a value of the recipe cannot be used.
 
     Notes
     -----
     Ganz et al.: ImageNet ResNet50, one-cycle learning rate with maximum 1e-4, best model by
     validation loss, random colour jitter, blur, flips and rotations. Here every training annotation
-    is seen once per epoch, where their later code draws slides and classes uniformly, and the
-    optimiser is AdamW. Gradients are clipped to norm 1 between backward and step.
+    is seen once per epoch unless ``sampling="slide-class"``. Gradients are clipped to norm 1
+    between backward and step. torch's random state is left as it was found.
 
-    The pixels of the training and validation parts are kept in memory as uint8, training patches
-    cropped to ``source_px(patch_px)`` and validation patches to ``patch_px``: 10,000 training
-    patches at patch_px=224 take 2.8 GiB. torch's random state is left as it was found.
+    The same seed gives the same weights on a CPU, with any number of workers and wherever patches
+    are augmented; on a GPU sums may differ in the last bits. Batch normalisation sees the whole
+    batch on several GPUs, and on several CPU processes what each has of it.
 
     Examples
     --------
+    >>> import numpy as np
     >>> from types import SimpleNamespace
     >>> ids = np.arange(8)
     >>> pixels = np.repeat(np.uint8([40, 200] * 4), 32 * 32 * 3).reshape(8, 32, 32, 3)
@@ -128,324 +133,147 @@ def train(
     >>> labels = np.array(["dark", "light"] * 4)
     >>> annotations = SimpleNamespace(labels_of=lambda ids: labels[ids])
     >>> split = SimpleNamespace(train=ids[:6], val=ids[6:], test=ids[:0])
-    >>> trained = train(patches, annotations, split, network="timm:test_resnet", epochs=1)
+    >>> options = {"network": "timm:test_resnet", "pretrained": None, "patch_px": 32}
+    >>> trained = train(patches, annotations, split, epochs=1, **options)
     >>> trained.predict_proba(pixels).shape, trained.best_epoch_
     ((8, 2), 1)
     """
-    _check_counts(epochs=(epochs, 1), batch_size=(batch_size, 1), seed=(seed, 0))
-    train_ids, val_ids = np.asarray(split.train), np.asarray(split.val)
-    classes, train_codes_N, val_codes_N = _codes(annotations, train_ids, val_ids)
-    patch_px = patch_px or _width_px(patches, train_ids)
-    recipe = Recipe(
-        network=network,
-        patch_px=patch_px,
-        epochs=epochs,
-        batch_size=_batch_size_within(batch_size, len(train_ids)),
-        max_learning_rate=max_learning_rate,
-        weight_decay=weight_decay,
-        seed=seed,
-        augmented=augmented,
-        pretrained=None if pretrained is None else str(pretrained),
-        n_train=len(train_ids),
-        n_val=len(val_ids),
-    )
-    device = torch_device(device)
-    with _seeded(seed, device):
-        fitting = Fitting(recipe, len(classes), {"training": train_ids, "validation": val_ids})
-        train_pixels_NHWC = _read(patches, train_ids, source_px(patch_px), patch_px)
-        train_part = Part(train_pixels_NHWC, train_codes_N, recipe, augmented=augmented)
-        val_part = Part(_read(patches, val_ids, patch_px, patch_px), val_codes_N, recipe)
-        loaders = _train_loader(train_part, recipe, workers), _val_loader(val_part, recipe, workers)
-        best = _fit(fitting, *loaders, device=device, progress=progress)
-    history = [row | {"best": row["epoch"] == best} for row in fitting.history]
-    return TrainedNetwork(recipe, classes, history, fitting.classifier.eval(), device)
+    _check_counts(devices=devices, least=1)
+    _check_counts(workers=workers, checkpoint_every_s=checkpoint_every_s, least=0)
+    recipe = preset(recipe, **changes) if isinstance(recipe, str) else changed(recipe, **changes)
+    recipe = recipe.resolved(download=download, device=device)
+    weights = find_weights(recipe.network, recipe.pretrained)
+    parts = Parts.of(patches, annotations, split)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(quiet_lightning())
+        stack.enter_context(_random_state_kept(torch_device(device)))
+        folder = checkpoints
+        if folder is None and devices > 1:  # in which processes hand over what they trained
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+        kept = None if folder is None else Checkpoints(folder, parts.identity(recipe))
+        if kept is not None:
+            stack.enter_context(kept.held())
+        state = None if kept is None else kept.read()
+        start = functools.partial(build, recipe, len(parts.classes))
+        if state is None or not state["ended"]:
+            job = Job(
+                recipe=recipe,
+                start=functools.partial(start, weights=weights),
+                plan=_plan(recipe, parts, annotations, devices),
+                **_loaded(patches, parts, recipe, memory_gib, _augments_here(augment_on, device)),
+                ids=parts.train_ids,
+                checkpoints=kept,
+                checkpoint_every_s=checkpoint_every_s,
+                workers=workers,
+                progress=progress,
+            )
+            fabric = start_fabric(recipe.precision, device, devices, _loggers(logs))
+            state = _launched(fabric, job)
+        with contextlib.nullcontext() if kept is None else kept.used():
+            trained = _trained(state, start(), recipe, parts, device)
+        if checkpoints is not None:
+            trained.save(kept.best)
+    return trained
 
 
-class Part(Dataset):
-    """The pixels and class codes of one part of a split, read a batch at a time.
-
-    An index is a whole batch, ``(epoch, positions)``, so what a worker draws depends on nothing
-    that the worker knows by itself.
-    """
-
-    def __init__(self, pixels_NHWC, codes_N, recipe, *, augmented=False):
-        self.pixels_NHWC = pixels_NHWC
-        self.codes_N = codes_N
-        self.recipe = recipe
-        self.augmented = augmented
-
-    def __len__(self):
-        return len(self.codes_N)
-
-    def __getitem__(self, batch):
-        epoch, positions_B = batch
-        positions_B = torch.as_tensor(positions_B)
-        return self._pixels(epoch, positions_B), self.codes_N[positions_B], positions_B
-
-    def _pixels(self, epoch, positions_B):
-        if not self.augmented:
-            return centre_crop(self.pixels_NHWC[positions_B], self.recipe.patch_px)
-        changed = [self._changed(epoch, position) for position in positions_B.tolist()]
-        return torch.stack(changed).permute(0, 2, 3, 1).contiguous()
-
-    def _changed(self, epoch, position):
-        pixels_CHW = self.pixels_NHWC[position].permute(2, 0, 1)
-        recipe = self.recipe
-        return augment(pixels_CHW, recipe.patch_px, seed=recipe.seed, epoch=epoch, sample=position)
-
-
-class ShuffledBatches(Sampler):
-    """Batches ``(epoch, positions)`` in an order drawn from the seed and the epoch.
-
-    Lightning calls ``set_epoch`` before each epoch.
-    """
-
-    def __init__(self, n, *, batch_size, seed):
-        self.n = n
-        self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 0
-
-    def __len__(self):
-        return math.ceil(self.n / self.batch_size)
-
-    def __iter__(self):
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
-        for positions_B in np.array_split(order, len(self)):
-            yield self.epoch, positions_B
-
-    def set_epoch(self, epoch):
-        self.epoch = epoch
-
-
-class Fitting(lightning.LightningModule):
-    """What Lightning needs to know: the loss of a batch, the optimiser, what to note per epoch."""
-
-    def __init__(self, recipe, n_classes, ids):
-        super().__init__()
-        self.recipe = recipe
-        self.ids = ids
-        self.classifier = Classifier(recipe.network, n_classes=n_classes, patch_px=recipe.patch_px)
-        if recipe.pretrained is not None:
-            self.classifier.start_from(recipe.pretrained)
-        self.history = []
-
-    def training_step(self, batch, _):
-        return self._loss("training", "train_loss", batch)
-
-    def validation_step(self, batch, _):
-        return self._loss("validation", "val_loss", batch)
-
-    def on_train_epoch_end(self):
-        losses = self.trainer.callback_metrics
-        val_loss = losses["val_loss"].item() if "val_loss" in losses else None
-        self.history.append(
-            {
-                "epoch": self.current_epoch + 1,
-                "train_loss": losses["train_loss"].item(),
-                "val_loss": val_loss,
-            }
-        )
-
-    def configure_optimizers(self):
-        recipe = self.recipe
-        optimiser = torch.optim.AdamW(
-            self.parameters(), lr=recipe.max_learning_rate, weight_decay=recipe.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser,
-            max_lr=recipe.max_learning_rate,
-            total_steps=self.trainer.estimated_stepping_batches,
-        )
-        return {
-            "optimizer": optimiser,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-    def _loss(self, part, name, batch):
-        pixels_BHWC, codes_B, positions_B = batch
-        loss = cross_entropy(self.classifier(pixels_BHWC), codes_B)
-        if not torch.isfinite(loss):
-            raise ProbesError(self._lost(part, loss, self.ids[part][positions_B.cpu()]))
-        self.log(name, loss, on_step=False, on_epoch=True, batch_size=len(codes_B))
-        return loss
-
-    def _lost(self, part, loss, ids):
-        return (
-            f"the {part} loss is {loss.item()} in epoch {self.current_epoch + 1} on annotations "
-            f"{_listed(ids)}; give less than max_learning_rate={self.recipe.max_learning_rate}, "
-            "or look at these patches and the weights the network started from"
-        )
-
-
-class StepBar(Callback):
-    """A bar on stderr, a step at a time; Lightning's own writes to stdout, where results go."""
-
-    def on_train_start(self, trainer, fitting):
-        self.bar = tqdm(total=trainer.estimated_stepping_batches, unit="step", desc="training")
-
-    def on_train_batch_end(self, trainer, fitting, outputs, batch, batch_idx):
-        self.bar.update()
-
-    def on_train_epoch_end(self, trainer, fitting):
-        self.bar.set_postfix(fitting.history[-1] if fitting.history else {})
-
-    def teardown(self, trainer, fitting, stage):
-        self.bar.close()
-
-
-def _fit(fitting, train_loader, val_loader, *, device, progress):
-    """Train, put back the best epoch's weights, and return that epoch, counted from 1."""
-    with tempfile.TemporaryDirectory() as folder, _quiet_lightning():
-        kept = ModelCheckpoint(
-            folder,
-            monitor=None if val_loader is None else "val_loss",
-            save_weights_only=True,
-        )
-        trainer = _trainer(fitting.recipe, [kept, *([StepBar()] if progress else [])], device)
-        trainer.fit(fitting, train_loader, val_loader)
-        best = torch.load(kept.best_model_path, map_location="cpu", weights_only=True)
-    fitting.load_state_dict(best["state_dict"])
-    return best["epoch"] + 1
-
-
-def _trainer(recipe, callbacks, device):
-    """Set up Lightning: one device, gradients clipped after backward, nothing written or shown."""
-    return lightning.Trainer(
-        accelerator=device.type,
-        devices=1 if device.index is None or device.type == "mps" else [device.index],
-        max_epochs=recipe.epochs,
-        gradient_clip_val=GRADIENT_NORM,
-        callbacks=callbacks,
-        logger=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )
-
-
-@contextlib.contextmanager
-def _quiet_lightning():
-    """Keep back Lightning's notes on hardware, and warnings that a user can do nothing about."""
-    log = logging.getLogger("lightning.pytorch")
-    level = log.level
-    log.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            # workers=0 is the documented default; the advice to raise it is not about an error.
-            warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            # Lightning 2.6 uses what torch 2.14 deprecates; it is theirs to change.
-            warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
-            # A split without a validation part is documented: the last epoch is kept.
-            warnings.filterwarnings("ignore", ".*defined a `validation_step` but have no.*")
-            yield
-    finally:
-        log.setLevel(level)
-
-
-@contextlib.contextmanager
-def _seeded(seed, device):
-    """Seed torch, and put its random state back at the end."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
-
-
-def _train_loader(part, recipe, workers):
-    batches = ShuffledBatches(len(part), batch_size=recipe.batch_size, seed=recipe.seed)
-    return _loader(part, batches, workers)
-
-
-def _val_loader(part, recipe, workers):
-    """Load the validation part in its own order; None where it is empty."""
-    if len(part) == 0:
-        return None
-    positions_N = np.arange(len(part))
-    n_batches = math.ceil(len(part) / recipe.batch_size)
-    batches = [(0, positions_B) for positions_B in np.array_split(positions_N, n_batches)]
-    return _loader(part, batches, workers)
-
-
-def _loader(part, batches, workers):
-    return DataLoader(
-        part,
-        sampler=batches,
-        batch_size=None,  # the sampler gives whole batches
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        generator=torch.Generator().manual_seed(0),  # seeds the workers, which draw nothing of it
-    )
-
-
-def _codes(annotations, train_ids, val_ids):
-    """Return the classes, and each part's labels as positions among them."""
-    train_labels = _labels(annotations, train_ids)
-    val_labels = _labels(annotations, val_ids)
-    classes = np.unique(train_labels)
-    if len(classes) < 2:
-        raise OneClassError(
-            f"the {len(train_ids)} training annotations hold {len(classes)} class(es) "
-            f"{classes.tolist()}; give a split whose training part holds at least 2"
-        )
-    new = np.setdiff1d(val_labels, classes)
-    if len(new):
-        raise ProbesError(
-            f"the validation part holds {new.tolist()}, which no training annotation has; "
-            "give a larger or stratified training part"
-        )
-    codes = [
-        torch.from_numpy(np.searchsorted(classes, part)) for part in (train_labels, val_labels)
-    ]
-    return classes, *codes
-
-
-def _labels(annotations, ids):
-    """Return the labels as fixed-width strings, whose order NumPy searches right."""
-    return np.asarray(annotations.labels_of(ids)).astype(np.str_)
-
-
-def _width_px(patches, ids):
-    """Ask one patch for its width in pixels."""
-    return checked_pixels(patches.read(ids[:1])).shape[1]
-
-
-def _read(patches, ids, keep_px, patch_px):
-    """Read the pixels of a part in blocks, keeping of each patch what can come into view."""
-    blocks = [ids[start : start + READ_BLOCK] for start in range(0, len(ids), READ_BLOCK)]
-    pixels_NHWC = torch.empty((0, patch_px, patch_px, 3), dtype=torch.uint8)
-    for number, block in enumerate(blocks):
-        cropped = _cropped(checked_pixels(patches.read(block)), keep_px, patch_px)
-        if number == 0:
-            pixels_NHWC = torch.empty((len(ids), *cropped.shape[1:]), dtype=torch.uint8)
-            logger.info("%d patches take %.2f GiB", len(ids), pixels_NHWC.nbytes / 2**30)
-        start = number * READ_BLOCK
-        pixels_NHWC.numpy()[start : start + len(block)] = cropped
-    return pixels_NHWC
-
-
-def _cropped(pixels_NHWC, keep_px, patch_px):
-    """Crop to what can come into view, which is all of a patch without that margin."""
-    return centre_crop(pixels_NHWC, max(patch_px, min(keep_px, pixels_NHWC.shape[1])))
-
-
-def _batch_size_within(batch_size, n_train):
-    """Reduce a batch to the training part where it is larger, and say so."""
-    if batch_size <= n_train:
-        return batch_size
-    logger.warning("batch_size=%d reduced to the %d training annotations", batch_size, n_train)
-    return n_train
-
-
-def _check_counts(**counts):
-    """Refuse a number below its least value, given as ``name=(value, least)``."""
-    for name, (value, least) in counts.items():
+def _check_counts(*, least, **counts):
+    for name, value in counts.items():
         if value < least:
             raise ProbesError(f"{name}={value} is too small; give at least {least}")
 
 
-def _listed(ids, most=16):
-    """Write IDs in a line, the first ones where they are many."""
-    more = f" and {len(ids) - most} more" if len(ids) > most else ""
-    return ", ".join(str(annotation) for annotation in ids[:most]) + more
+def _plan(recipe, parts, annotations, devices):
+    """Say which batches there are; a batch larger than the training part is reduced to it."""
+    sampling = parts.sampling(recipe, annotations)
+    batch_size = min(recipe.batch_size, sampling.n_per_epoch)
+    if batch_size < recipe.batch_size:
+        logger.warning(
+            "batch_size=%d reduced to the %d training annotations", recipe.batch_size, batch_size
+        )
+    plan = Plan(sampling, batch_size=batch_size, epochs=recipe.epochs, seed=recipe.seed)
+    smallest = sampling.n_per_epoch // plan.steps_per_epoch
+    if smallest < devices:
+        raise ProbesError(
+            f"devices={devices} and batches of {smallest} patches; give devices={smallest} at most"
+        )
+    if recipe.patience is not None and len(parts.val_ids) == 0:
+        raise ProbesError(
+            f"patience={recipe.patience} waits for the validation loss and the split has no "
+            "validation part; give patience=None"
+        )
+    return plan
+
+
+def _augments_here(augment_on, device):
+    """Whether patches are changed where they are loaded, and not on the device."""
+    if augment_on not in ("auto", "workers", "device"):
+        raise ProbesError(f"augment_on={augment_on!r}; give 'auto', 'workers' or 'device'")
+    on_gpu = torch_device(device).type == "cuda"
+    return augment_on == "workers" or (augment_on == "auto" and not on_gpu)
+
+
+def _loaded(patches, parts, recipe, memory_gib, augment_here):
+    """Return both parts with their pixels: of each patch, what can come into view."""
+    if parts.px < recipe.patch_px:
+        raise ProbesError(
+            f"patch_px={recipe.patch_px} is asked and the patches are {parts.px} px wide; "
+            f"cut larger patches or give patch_px={parts.px}"
+        )
+    train_px = min(recipe.source_px, parts.px)
+    read = [(parts.train_ids, train_px), (parts.val_ids, recipe.patch_px)]
+    train_pixels, val_pixels = pixels_of(patches, read, memory_gib=memory_gib)
+    return {
+        "train": TrainPart(train_pixels, parts.train_codes, recipe, augment_here=augment_here),
+        "val": ValPart(val_pixels, parts.val_codes),
+    }
+
+
+def _loggers(logs):
+    """Set up Fabric's logs; TensorBoard's only where it is installed."""
+    if logs is None:
+        return []
+    from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
+
+    loggers = [CSVLogger(str(logs), name=None)]
+    if importlib.util.find_spec("tensorboard") or importlib.util.find_spec("tensorboardX"):
+        loggers.append(TensorBoardLogger(str(logs), name=None, version=loggers[0].version))
+    else:
+        logger.info("no TensorBoard log: pip install tensorboard")
+    return loggers
+
+
+def _launched(fabric, job):
+    """Train, in this process or in several, and return the last state."""
+    try:
+        # Not as an argument: Fabric looks through these for modules, and refuses frozen records.
+        state = fabric.launch(functools.partial(run, job=job))
+    except torch.multiprocessing.ProcessRaisedException as error:
+        raise _of_process(error) from error
+    return job.checkpoints.read() if state is None else state
+
+
+def _of_process(error):
+    """Return what another process raised, of which its last line is left."""
+    name, _, message = str(error).strip().splitlines()[-1].partition(": ")
+    kind = getattr(errors, name.rpartition(".")[2], None)
+    return kind(message) if kind is not None else ProbesError(f"a process failed: {message}")
+
+
+def _trained(state, classifier, recipe, parts, device):
+    """Put the best epoch's weights into a network of its own."""
+    best = best_epoch(state["history"])
+    classifier.load_state_dict(state["network"] if state["best"] is None else state["best"])
+    classifier.merge_adapters()
+    history = [row | {"best": row["epoch"] == best} for row in state["history"]]
+    place = torch_device(device)
+    return TrainedNetwork(
+        recipe, parts.training, parts.classes, history, classifier.to(place).eval(), place
+    )
+
+
+@contextlib.contextmanager
+def _random_state_kept(device):
+    """Put torch's random state back at the end."""
+    devices = range(torch.cuda.device_count()) if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        yield

@@ -41,6 +41,8 @@ def test_a_network_trains_and_predicts_on_the_gpu():
         SimpleNamespace(labels_of=lambda asked: labels[asked]),
         SimpleNamespace(train=ids[:30], val=ids[30:], test=ids[:0]),
         network="timm:test_resnet",
+        pretrained=None,
+        patch_px=48,
         epochs=20,
         max_learning_rate=0.01,
         device="cuda",

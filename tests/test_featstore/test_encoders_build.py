@@ -161,7 +161,7 @@ def test_checkpoints_that_cannot_be_trusted_or_do_not_fit_are_refused(tmp_path, 
         ),
         (
             {"model": "timm:test_vit", "random_weights": 0, "pooling": "average"},
-            "it can do class, mean, and these with",
+            "it can do class, mean, head, and these with",
         ),
         (
             {"model": "timm:volo_d1_224", "random_weights": 0},
