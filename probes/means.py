@@ -6,10 +6,29 @@ from probes.errors import ResultsError
 from probes.resultrows import KEY
 from probes.splits import in_domain
 
-__all__ = ["check_draws", "means_by", "places"]
+__all__ = ["check_draws", "labelled", "means_by", "places"]
 
 # Rows that differ in one of these are no repeats of each other.
 APART = ("dataset", "dataset_digest", "encoder", "recipe")
+
+
+def labelled(frame):
+    """Add what else tells them apart to the names of models with several encoders or recipes.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"model": "uni", "encoder": "sha256:0", "recipe": ["C=1", "C=2"]})
+    >>> labelled(frame)["model"].tolist()
+    ['uni (C=1)', 'uni (C=2)']
+    """
+    labels = frame["model"].astype(str)
+    for column, length in (("recipe", None), ("encoder", len("sha256:") + 8)):
+        several = frame.groupby("model")[column].transform("nunique") > 1
+        labels = labels.where(
+            ~several, labels + " (" + frame[column].astype(str).str[:length] + ")"
+        )
+    return frame.assign(model=labels)
 
 
 def places(frame):

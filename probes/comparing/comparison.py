@@ -15,7 +15,7 @@ from probes.comparing.tables import (
     split_table,
 )
 from probes.errors import ProbesError, ResultsError
-from probes.means import check_draws
+from probes.means import check_draws, labelled
 from probes.results import check_metrics
 
 __all__ = ["Comparison", "compare"]
@@ -177,7 +177,7 @@ def _comparable(results, annotations, metric):
             "annotations that were tested"
         )
     chosen = own[own["metric"] == metric]
-    chosen = chosen.assign(compared=_names(chosen))
+    chosen = chosen.assign(compared=labelled(chosen)["model"])
     if chosen["compared"].nunique() < 2:
         there = ", ".join(chosen["compared"].unique()) or "no model"
         raise ResultsError(
@@ -185,12 +185,3 @@ def _comparable(results, annotations, metric):
         )
     check_draws(chosen, ["compared", *SETTING])
     return chosen
-
-
-def _names(frame):
-    """Models by name; with recipe, and digest, where a model has several."""
-    names = frame["model"]
-    for column, length in (("recipe", None), ("encoder", 15)):
-        several = frame.groupby("model")[column].transform("nunique") > 1
-        names = names.where(~several, names + " (" + frame[column].str[:length] + ")")
-    return names

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from probes.errors import ProbesError
+from probes.means import labelled
 from probes.metrics import auroc
 from probes.plotting.style import (
     amount,
     as_given,
     chosen,
-    labelled,
     legend_in,
     looks,
     name_lines,

@@ -3,10 +3,10 @@
 import numpy as np
 
 from probes.errors import ProbesError
+from probes.means import labelled
 from probes.plotting.style import (
     METRIC_NAMES,
     amount,
-    labelled,
     legend_in,
     looks,
     name_lines,

@@ -2,13 +2,12 @@
 
 import numpy as np
 
-from probes.means import means_by
+from probes.means import labelled, means_by
 from probes.plotting.style import (
     METRIC_NAMES,
     amount,
     as_given,
     chosen,
-    labelled,
     legend_in,
     looks,
     name_lines,

@@ -5,13 +5,13 @@ import textwrap
 import numpy as np
 
 from probes.domains import domain_means
+from probes.means import labelled
 from probes.plotting.style import (
     METRIC_NAMES,
     amount,
     as_given,
     chosen,
     columns_of,
-    labelled,
     makes_panels,
     panels,
     plain,

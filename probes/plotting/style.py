@@ -12,7 +12,6 @@ __all__ = [
     "as_given",
     "chosen",
     "columns_of",
-    "labelled",
     "legend_in",
     "looks",
     "makes_panels",
@@ -108,25 +107,6 @@ def chosen(results, *, metric=None, experiment=None):
             f"are rows of {', '.join(there) or 'nothing'}"
         )
     return kept
-
-
-def labelled(frame):
-    """Add what else tells them apart to the names of models with several encoders or recipes.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> frame = pd.DataFrame({"model": "uni", "encoder": "sha256:0", "recipe": ["C=1", "C=2"]})
-    >>> labelled(frame)["model"].tolist()
-    ['uni (C=1)', 'uni (C=2)']
-    """
-    labels = frame["model"].astype(str)
-    for column, length in (("recipe", None), ("encoder", len("sha256:") + 8)):
-        several = frame.groupby("model")[column].transform("nunique") > 1
-        labels = labels.where(
-            ~several, labels + " (" + frame[column].astype(str).str[:length] + ")"
-        )
-    return frame.assign(model=labels)
 
 
 def panels(ax, n, *, width_in, height_in, beside_in=0.0, below_in=0.0, columns=3, **sharing):

@@ -1,7 +1,7 @@
 """Sections of a report, each from one kind of result, or from its absence."""
 
 from probes.errors import ProbesError
-from probes.means import means_by
+from probes.means import labelled, means_by
 from probes.plotting import (
     plot_calibration,
     plot_domain_matrix,
@@ -9,7 +9,7 @@ from probes.plotting import (
     plot_learning_curves,
     plot_roc,
 )
-from probes.plotting.style import METRIC_NAMES, labelled
+from probes.plotting.style import METRIC_NAMES
 from probes.published import PUBLISHED
 from probes.report.page import Figure, Note, Section, Table, Text
 from probes.report.tables import domain_table

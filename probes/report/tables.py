@@ -3,8 +3,8 @@
 import math
 import re
 
-from probes.means import means_by, places
-from probes.plotting.style import METRIC_NAMES, chosen, labelled
+from probes.means import labelled, means_by, places
+from probes.plotting.style import METRIC_NAMES, chosen
 from probes.published import PUBLISHED, published
 
 __all__ = ["domain_table", "latex_table", "markdown_table"]
