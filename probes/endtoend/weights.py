@@ -99,7 +99,7 @@ def _of_hub(listed, download):
     if not listed.hf_hub_id:
         return None
     import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     for file in (listed.hf_hub_filename,) if listed.hf_hub_filename else HUB_FILES:
         try:
@@ -108,9 +108,10 @@ def _of_hub(listed, download):
                     listed.hf_hub_id, file, local_files_only=not download
                 )
             )
-        except EntryNotFoundError:  # not in the cache, or no such file in the repository
-            continue
         except Exception as error:
+            unreachable = download and isinstance(error, LocalEntryNotFoundError)
+            if isinstance(error, EntryNotFoundError) and not unreachable:
+                continue  # not in the cache, or no such file in the repository
             raise WeightsError(
                 f"cannot get {file} of {listed.hf_hub_id} ({one_line(error)}); give pretrained=FILE"
             ) from error

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -251,3 +253,19 @@ def test_a_recipe_that_cannot_be_is_refused_with_its_value(changes, message):
 def test_a_preset_that_is_not_there_is_named_with_those_that_are():
     with pytest.raises(ProbesError, match="no preset 'ganz'; there is ganz2024"):
         preset("ganz")
+
+
+def test_a_hub_that_cannot_be_reached_is_said_and_not_that_downloading_would_help(tmp_path):
+    asked = "from probes.endtoend.weights import find_weights; "
+    asked += "find_weights('timm:resnet18', 'imagenet', download=True)"
+    elsewhere = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "TORCH_HOME": str(tmp_path)}
+    told = subprocess.run(
+        [sys.executable, "-c", asked],
+        env=os.environ | elsewhere,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    ).stderr
+    last = told.strip().splitlines()[-1]
+    assert "WeightsError: cannot get model.safetensors of timm/resnet18.a1_in1k" in last
+    assert "download=True" not in last
